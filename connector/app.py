@@ -1,0 +1,205 @@
+"""The composition root: a configuration in, wired services out. The only module that knows every part."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from connector import clock, config
+from connector.cycle import Cycle
+from connector.destinations import DESTINATIONS
+from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
+from connector.metrics import Metrics
+from connector.money import Rates
+from connector.player import MarketingRules
+from connector.relay import Relay, lanes_of
+from connector.service import Loop, Pace, Service, notify_systemd, supervise
+from connector.store import database, lease as leases, reports
+from connector.streams import STREAMS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import psycopg
+
+#: How long `run --once` keeps trying a server that is away.
+_PATIENCE_SECONDS: Final = 30.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Result of the lease keeper."""
+
+    busy: bool = False
+    standby: bool = False
+
+
+@dataclass
+class LeaseKeeper:
+    """Renews every lease this process holds, so that one who only reads or waits for an API does not lose it."""
+
+    database: database.Database
+    holders: Sequence[Cycle | Relay]
+    name: str = "leases"
+    _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
+
+    def run_once(self) -> Kept:
+        """Renew. Idempotent; a lost lease is noticed by its owner's next commit."""
+        held = [lease for holder in self.holders if (lease := holder.lease) is not None]
+        if held:
+            if self._connection is None or self._connection.closed:
+                self._connection = self.database.connect()
+            leases.renew(self._connection, held)
+        return Kept()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+@dataclass
+class App:
+    """A wired application: its loops share nothing but the store."""
+
+    settings: config.Config
+    database: database.Database
+    cycles: list[Cycle]
+    relays: list[Relay]
+    metrics: Metrics
+
+    def loops(self) -> list[tuple[Loop, Pace]]:
+        """Return every loop with its pace."""
+        cycles: list[tuple[Loop, Pace]] = [(cycle, Pace(cycle.source.wait.busy, cycle.source.wait.idle)) for cycle in self.cycles]
+        relays: list[tuple[Loop, Pace]] = [(relay, Pace(0.0, 0.25)) for relay in self.relays]
+        keeper: Loop = LeaseKeeper(self.database, [*self.cycles, *self.relays])
+        return [*cycles, *relays, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
+
+    def run(self, stopping: threading.Event) -> bool:
+        """Run until `stopping` is set; returns whether every loop stopped in time."""
+        service = Service(self.loops(), self.metrics)
+        service.start()
+        try:
+            return supervise(service, stopping, notify=notify_systemd)
+        finally:
+            self.close()
+
+    def run_once(self, stopping: threading.Event) -> dict[str, ConnectorError]:
+        """Read to the heads seen now, drain every destination, and return what stopped, by name."""
+        try:
+            for cycle in self.cycles:
+                _drain(cycle, lambda cycle=cycle: cycle.done, stopping)  # type: ignore[misc]
+            failed: dict[str, ConnectorError] = {}
+            for relay in self.relays:
+                try:
+                    _drain(relay, None, stopping)
+                except ConnectorError as error:
+                    failed[relay.lane.destination] = error
+            return failed | {f"{cycle.source.name}.{name}": error for cycle in self.cycles for name, error in cycle.failures.items()}
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close loops and the store."""
+        for loop in (*self.cycles, *self.relays):
+            loop.close()
+        for relay in self.relays:
+            relay.destination.close()
+        self.database.close()
+
+
+def load_config(path: Path) -> config.Config:
+    """Load the configuration, stream names checked."""
+    return config.load(path, streams=list(STREAMS))
+
+
+def build(settings: config.Config, *, once: bool = False) -> App:
+    """Open and migrate the store and wire everything. Main thread only. Raises Misconfigured, Transient."""
+    store = database.open_store(settings.store.url.get_secret_value())
+    try:
+        database.migrate(store)
+        _claim_tenant(store, settings)
+    except ConnectorError:
+        store.close()
+        raise
+    metrics = Metrics()
+    rates = Rates(settings.base_currency, settings.fx.fixed)
+    cycles = [Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources]
+    return App(settings, store, cycles, _relays(settings, store, metrics), metrics)
+
+
+def rules(settings: config.Config) -> MarketingRules:
+    """Return who may be marketed to, from the configuration."""
+    return MarketingRules(
+        frozenset(status.upper() for status in settings.marketable_statuses),
+        frozenset(settings.exclude.tags),
+        frozenset(settings.exclude.groups),
+    )
+
+
+def status(settings: config.Config) -> dict[str, Any]:
+    """Return the state of everything, from the store. Raises Unhealthy when there is no store to ask."""
+    store = database.open_store(settings.store.url.get_secret_value())
+    try:
+        if not database.is_current(store):
+            raise Unhealthy("the store has no current schema", hint="start `connector run`, or `connector store migrate`")
+        with store.connect() as connection:
+            subscriptions = {destination.name: list(destination.events) for destination in settings.destinations}
+            return reports.status(connection, settings.tenant, subscriptions)
+    finally:
+        store.close()
+
+
+def _relays(settings: config.Config, store: database.Database, metrics: Metrics) -> list[Relay]:
+    brands = {name: brand for source in settings.sources for name, brand in source.brands.items()}
+    relays = []
+    for destination in settings.destinations:
+        client = DESTINATIONS[destination.kind](destination, brands)
+        relays += [Relay(lane, destination, client, store, metrics) for lane in lanes_of(settings.tenant, destination)]
+    return relays
+
+
+def _claim_tenant(store: database.Database, settings: config.Config) -> None:
+    """Record the tenant's base currency once: totals of two currencies can't be added."""
+    with store.connect() as connection:
+        row = connection.execute(
+            """
+            insert into crm.tenants (tenant, base_currency) values (%s, %s)
+            on conflict (tenant) do update set tenant = excluded.tenant returning base_currency
+            """,
+            (settings.tenant, settings.base_currency),
+        ).fetchone()
+    if row is not None and row[0] != settings.base_currency:
+        raise Misconfigured(
+            f"base_currency is {settings.base_currency}, but tenant {settings.tenant} was started with {row[0]}",
+            hint="totals can't change their currency: put it back, or use another tenant",
+        )
+
+
+def _drain(loop: Cycle | Relay, done: Any, stopping: threading.Event) -> None:
+    """Call a loop until it is done; a server that is away gets _PATIENCE_SECONDS."""
+    failing_since: float | None = None
+    while not stopping.is_set():
+        try:
+            result = loop.run_once()
+        except Transient as error:
+            failing_since = failing_since or clock.monotonic()
+            if clock.monotonic() - failing_since > _PATIENCE_SECONDS:
+                raise Unhealthy(error.message, hint="it did not come back in time; nothing is lost, run again") from error
+            stopping.wait(0.5)
+            continue
+        if result.standby:
+            failing_since = failing_since or clock.monotonic()
+            if clock.monotonic() - failing_since > _PATIENCE_SECONDS:
+                raise Unhealthy(f"another process is running {loop.name}", hint="stop it, or let it do the work")
+            stopping.wait(0.5)
+            continue
+        failing_since = None
+        if not result.busy and (done is None or done()):
+            return

@@ -1,0 +1,54 @@
+"""The command line: one file a command, one exit code a kind of failure.
+
+0 done, 1 failed, 2 usage or configuration, 3 unhealthy. A user's mistake is one message with a remedy, no traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import typer
+
+from connector import __version__
+from connector.cli import emulate, run, status, store
+from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
+
+app: Final = typer.Typer(
+    name="connector",
+    help="Keeps a casino operator's CRM in step with the operator's database: every row once, provably.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("status")(status.status)
+app.add_typer(store.app, name="store", help="The CRM store: migrate.")
+app.add_typer(emulate.app, name="emulate", help="Stand-ins for the APIs, for tests and demos.")
+
+
+def main() -> None:
+    """Run a command; the entry point of `connector`."""
+    try:
+        app()
+    except ConnectorError as error:
+        print(f"connector: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  remedy: {error.hint}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def exit_code(error: ConnectorError) -> int:
+    """Return the exit code of an error."""
+    if isinstance(error, Misconfigured):
+        return 2
+    return 3 if isinstance(error, Unhealthy | Transient) else 1
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:  # noqa: FBT001, FBT003
+    if version:
+        print(__version__)
+        raise typer.Exit

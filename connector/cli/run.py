@@ -1,0 +1,43 @@
+"""`connector run`: the daemon; `--once`: to the heads seen at the start, then out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from connector import app as application
+from connector import logs
+from connector.cli.options import DEFAULT_CONFIG, ConfigFile
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def run(
+    config: ConfigFile = DEFAULT_CONFIG,
+    once: Annotated[bool, typer.Option("--once", help="Read to today's heads, drain the destinations, exit.")] = False,  # noqa: FBT002
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Keep the CRM in step until SIGTERM or Ctrl-C."""
+    logs.configure(level=log_level)
+    settings = application.load_config(config)
+    stopping = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    app = application.build(settings, once=once)
+    if not once:
+        sys.exit(0 if app.run(stopping) else 1)
+    failed = app.run_once(stopping)
+    for name, error in failed.items():
+        print(f"connector: {name}: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  remedy: {error.hint}", file=sys.stderr)
+    sys.exit(1 if failed else 0)

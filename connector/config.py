@@ -1,0 +1,372 @@
+"""The configuration: YAML and environment in, frozen models out, every mistake reported at once with its path.
+
+Owns the names and defaults that an operator writes. It opens no connection and knows no stream's columns.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from connector.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_HOURS: Final = re.compile(r"^([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)$")
+#: `NAME_file: PATH` puts the file's content under NAME; these are the names it works for.
+_SECRETS: Final = ("url", "api_key", "site_id")
+_TRACK_URLS: Final = {"eu": "https://track-eu.customer.io", "us": "https://track.customer.io"}
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str) and (match := _DURATION.match(value.strip())):
+        return float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"a duration needs a unit: {value}s?")
+    raise ValueError("not a duration: write 100ms, 2m, 24h or 7d")
+
+
+def _decimal(value: object) -> object:
+    try:
+        rate = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError("not a number") from None
+    if not rate.is_finite() or rate <= 0:
+        raise ValueError("a rate must be above zero")
+    return rate
+
+
+def _hours(value: object) -> object:
+    if isinstance(value, str) and (match := _HOURS.match(value)):
+        start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+        if end <= 1440:
+            return (start, end)
+    raise ValueError('not a range of hours: write "02:00-05:30"')
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError("not an IANA time zone, such as Europe/Madrid") from None
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Rate = Annotated[Decimal, BeforeValidator(_decimal)]
+#: Minutes of the source's UTC day, [start, end); start > end spans midnight.
+Hours = Annotated[tuple[int, int], BeforeValidator(_hours)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{2,10}$"), AfterValidator(str.upper)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Store(Model):
+    url: SecretStr = SecretStr("embedded:./data")
+
+    @field_validator("url")
+    @classmethod
+    def _scheme(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("embedded:", "postgresql://", "postgres://")):
+            raise ValueError("must be embedded:DIRECTORY or postgresql://USER@HOST/DATABASE")
+        return value
+
+
+class Fx(Model):
+    #: Units of the base currency for one unit of the named one.
+    fixed: dict[Code, Rate] = {}
+
+
+class Exclude(Model):
+    groups: list[str] = []
+    tags: list[str] = []
+
+
+class Cursor(Model):
+    column: str
+    kind: Literal["time", "id"]
+
+
+class Stream(Model):
+    """One polled view. What is left out comes from the stream's contract."""
+
+    view: str | None = None
+    mode: Literal["single_table", "separate", "win_per_bet"] | None = None
+    cursor: Cursor | None = None
+    key: Annotated[list[str], Field(min_length=1)] | None = None
+    #: Contract column -> the view's own name for it.
+    columns: dict[str, str] = {}
+    #: Contract column -> the view's value -> the contract's value ({type: {"1": bet}}).
+    values: dict[str, dict[str, str]] = {}
+    extra: list[str] = []
+    hours: Hours | None = None
+    start: str | None = None
+
+
+class Wait(Model):
+    busy: Seconds = 0.1
+    idle: Seconds = 1.0
+
+
+class Brand(Model):
+    customer_id: str = "{ext_brand_id}:{user_ext_id}"
+    server_codename: str | None = None
+    site_domain: str | None = None
+
+    @field_validator("customer_id")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        try:
+            value.format(ext_brand_id="b", user_ext_id="u")
+        except (KeyError, IndexError, ValueError):
+            raise ValueError("only {user_ext_id} and {ext_brand_id} can stand in braces") from None
+        if "{user_ext_id}" not in value:
+            raise ValueError("must hold {user_ext_id}, or every player would be the same person")
+        return value
+
+
+class Source(Model):
+    name: Name
+    url: SecretStr
+    lateness: Seconds = 120.0
+    lateness_max: Seconds = 900.0
+    tolerance: Seconds = 60.0
+    wait: Wait = Wait()
+    statement_timeout: Seconds = 30.0
+    page_rows: Annotated[int, Field(ge=1, le=200_000)] = 20_000
+    brands: dict[str, Brand] = {}
+    streams: Annotated[dict[str, Stream], Field(min_length=1)]
+
+    @field_validator("wait", mode="before")
+    @classmethod
+    def _one_duration(cls, value: object) -> object:
+        return {"busy": value, "idle": value} if isinstance(value, str) else value
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _empty_streams(cls, value: object) -> object:
+        return {name: {} if body is None else body for name, body in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("streams")
+    @classmethod
+    def _known_streams(cls, value: dict[str, Stream], info: ValidationInfo) -> dict[str, Stream]:
+        known = (info.context or {}).get("streams", ())
+        unknown = [name for name in value if known and name not in known]
+        if unknown:
+            raise ValueError("; ".join(f"unknown stream {name!r}{_nearest(name, known)}" for name in unknown))
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Source:
+        if self.lateness_max < self.lateness:
+            raise ValueError("lateness_max must not be below lateness")
+        return self
+
+
+class Destination(Model):
+    """A Customer.io Track workspace, or anything compatible with it at `url`."""
+
+    name: Name
+    kind: Literal["customerio_track"]
+    region: Literal["eu", "us"] = "eu"
+    url: str | None = None
+    site_id: SecretStr
+    api_key: SecretStr
+    workspace_id: int | None = None
+    #: Canonical event name -> its name at the destination; a list keeps the names; empty sends profiles only.
+    events: dict[str, str] = {"deposit_confirmed": "deposit_confirmed", "withdrawal_confirmed": "withdrawal_confirmed"}
+    rate: Annotated[float, Field(gt=0)] = 100.0
+    lanes: Annotated[int, Field(ge=1, le=32)] = 4
+    max_age: Seconds = 86400.0
+    refresh: Seconds = 604800.0
+    timeout: Seconds = 30.0
+
+    @field_validator("events", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return {name: name for name in value} if isinstance(value, list) else value
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/") if value else value
+
+    @property
+    def base_url(self) -> str:
+        return self.url or _TRACK_URLS[self.region]
+
+
+class Web(Model):
+    listen: str = "127.0.0.1:8650"
+
+
+class Config(Model):
+    tenant: Name = "default"
+    base_currency: Code = "EUR"
+    reporting_timezone: Zone = "UTC"
+    #: Statuses of core_account_status that may be marketed to; everything else is unmarketable.
+    marketable_statuses: list[str] = ["ACTIVE"]
+    store: Store = Store()
+    fx: Fx = Fx()
+    exclude: Exclude = Exclude()
+    sources: Annotated[list[Source], Field(min_length=1)]
+    destinations: list[Destination] = []
+    web: Web | None = Web()
+
+    @field_validator("sources", "destinations")
+    @classmethod
+    def _unique(cls, value: list[Any]) -> list[Any]:
+        names = [item.name for item in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the name {twice[0]!r} is used twice")
+        return value
+
+
+def load(path: Path, *, streams: Collection[str] = (), environment: Mapping[str, str] | None = None) -> Config:
+    """Read and check the configuration file; raise Misconfigured with every mistake, one line each."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot read {path}: {error.strerror}", hint="name it with --config, or copy config.example.yaml"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse(raw, streams=streams, environment=environment, origin=str(path))
+
+
+def parse(
+    raw: object,
+    *,
+    streams: Collection[str] = (),
+    environment: Mapping[str, str] | None = None,
+    origin: str = "configuration",
+) -> Config:
+    """Check an already loaded document; the contract is `load`'s."""
+    if not isinstance(raw, dict):
+        raise Misconfigured(f"{origin} is empty or not a mapping", hint="copy config.example.yaml")
+    mistakes: list[str] = []
+    document = _expand(raw, "", os.environ if environment is None else environment, mistakes)
+    config: Config | None = None
+    try:
+        config = Config.model_validate(document, context={"streams": streams})
+    except ValidationError as error:
+        mistakes.extend(_explain(error))
+    if mistakes or config is None:
+        raise Misconfigured(f"{origin} has {len(mistakes)} mistake(s):\n" + "\n".join(f"  {line}" for line in mistakes))
+    return config
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice instead of keeping the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _expand(value: object, path: str, environment: Mapping[str, str], mistakes: list[str]) -> object:
+    """Replace ${VAR} and NAME_file everywhere, noting what is missing."""
+    if isinstance(value, dict):
+        return dict(_expand_items(value, path, environment, mistakes))
+    if isinstance(value, list):
+        return [_expand(item, f"{path}[{i}]", environment, mistakes) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        if match[1] not in environment:
+            mistakes.append(f"{path}: the environment variable {match[1]} is not set")
+        return environment.get(match[1], match[0])
+
+    return _VARIABLE.sub(variable, value)
+
+
+def _expand_items(
+    value: dict[Any, Any], path: str, environment: Mapping[str, str], mistakes: list[str]
+) -> Iterator[tuple[str, object]]:
+    for key, item in value.items():
+        name, here = str(key), f"{path}.{key}" if path else str(key)
+        expanded = _expand(item, here, environment, mistakes)
+        stem = name.removesuffix("_file")
+        if stem != name and stem in _SECRETS and isinstance(expanded, str):
+            try:
+                yield stem, Path(expanded).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                mistakes.append(f"{here}: cannot read {expanded}: {error.strerror}")
+                yield stem, "unreadable:"
+        else:
+            yield name, expanded
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        path = _path(item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key{_nearest(str(item['loc'][-1]), _siblings(item['loc']))}"
+        elif item["type"] == "missing":
+            message = "is required"
+        yield f"{path}: {message}" if path else message
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.lstrip(".")
+
+
+def _siblings(location: tuple[int | str, ...]) -> Collection[str]:
+    """Return the keys known where an unknown one stands, by walking the models along its path."""
+    named: Callable[[str], dict[str, Any]] = lambda model: _MODELS[model].model_fields  # noqa: E731
+    parents = {"sources": "Source", "destinations": "Destination", "streams": "Stream", "brands": "Brand"}
+    known: Collection[str] = Config.model_fields
+    for part in location[:-1]:
+        if isinstance(part, str) and part in parents:
+            known = named(parents[part])
+        elif isinstance(part, str) and part.capitalize() in _MODELS:
+            known = named(part.capitalize())
+    return known
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+_MODELS: Final[dict[str, type[Model]]] = {
+    model.__name__: model for model in (Store, Fx, Exclude, Cursor, Stream, Wait, Brand, Source, Destination, Web)
+}

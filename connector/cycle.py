@@ -1,0 +1,259 @@
+"""One source's loop: users, deposits, withdrawals, casino, and again; after them the sweeps of what is due.
+
+Owns the order, each stream's budget of pages, and what becomes of a failure: transient ones back off and halve the
+page, a stream that must not go on stops alone and is looked at again now and then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+import structlog
+
+from connector import clock, poller, sweeper
+from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Transient
+from connector.position import SECOND, cursor_text
+from connector.sources.dialect import Settings
+from connector.sources.reader import Reader
+from connector.store import checkpoints, lease as leases
+from connector.store.database import classify
+from connector.streams import STREAMS
+
+if TYPE_CHECKING:
+    from connector import config
+    from connector.metrics import Metrics
+    from connector.money import Rates
+    from connector.player import MarketingRules
+    from connector.position import Position
+    from connector.sources.dialect import Sample
+    from connector.store.database import Database
+
+#: Pages a stream may read in one cycle: users are never held up by bets for longer than these.
+PAGES: Final = 8
+#: How often rows are counted that are not read (no cursor, or ahead of the clock), and a stopped stream looked at again.
+COUNT_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 30.0
+#: A sweep waits until this share of `lateness` can be sealed at once.
+SWEEP_SHARE: Final = 8
+_DAY: Final = 86_400 * SECOND
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pass did. `busy`: there is more to do at once; `standby`: another process holds the lease."""
+
+    rows: int = 0
+    late: int = 0
+    busy: bool = False
+    standby: bool = False
+
+
+@dataclass
+class Slot:
+    """A configured stream: running, or stopped with the reason and the time of the next look."""
+
+    name: str
+    settings: config.Stream
+    stream: poller.Stream | None = None
+    error: ConnectorError | None = None
+    look_again: float = 0.0
+    sweep_at: float = 0.0
+    counted_at: float = float("-inf")
+    goal: Position | None = None
+    reached: bool = False
+
+
+@dataclass
+class Cycle:
+    """One source. `run_once` is called by one thread only; it owns the reader and one store connection."""
+
+    tenant: str
+    source: config.Source
+    database: Database
+    rates: Rates
+    rules: MarketingRules
+    metrics: Metrics
+    once: bool = False
+    slots: list[Slot] = field(init=False)
+    desk: poller.Desk | None = field(default=None, init=False)
+    _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
+    _newest: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = [Slot(name, self.source.streams[name]) for name in STREAMS if name in self.source.streams]
+
+    @property
+    def name(self) -> str:
+        return f"source:{self.source.name}"
+
+    @property
+    def lease(self) -> leases.Lease | None:
+        return self.desk.lease if self.desk else None
+
+    def run_once(self) -> Result:
+        """Do one pass over all streams. Raises Transient when the store or the source is away: call again later."""
+        try:
+            desk = self._sit_down()
+            if desk is None:
+                return Result(standby=True)
+            sample = desk.reader.sample()
+            return self._pass(desk, sample)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self._stand_up()
+            raise classify(error) from error
+        except LeaseLost:
+            self.close()
+            return Result(standby=True)
+        except Transient:
+            self._stand_up()
+            raise
+
+    def close(self) -> None:
+        """Give the lease back and close both connections; idempotent."""
+        if self.desk is not None and self._connection is not None and not self._connection.closed:
+            try:
+                leases.release(self._connection, self.desk.lease)
+            except Exception as error:  # noqa: BLE001 - the lease expires by itself
+                log.debug("lease.release_failed", error=type(error).__name__)
+        self._stand_up()
+
+    @property
+    def done(self) -> bool:
+        """With `once`: every stream has reached the head that it had at the start, or has stopped."""
+        return all(slot.reached or slot.error is not None for slot in self.slots)
+
+    @property
+    def failures(self) -> dict[str, ConnectorError]:
+        """Return the streams that stand still, with the reason."""
+        return {slot.name: slot.error for slot in self.slots if slot.error is not None}
+
+    def _sit_down(self) -> poller.Desk | None:
+        if self.desk is not None:
+            return self.desk
+        connection = self._connection = self.database.connect()
+        lease = leases.acquire(connection, f"{self.tenant}/{self.name}")
+        if lease is None:
+            self._stand_up()
+            return None
+        limits = Settings(statement_timeout=self.source.statement_timeout)
+        reader = Reader(self.source.url.get_secret_value(), source=self.source.name, settings=limits)
+        self.desk = poller.Desk(self.tenant, self.source, reader, connection, lease, self.rates, self.rules)
+        for slot in self.slots:
+            slot.stream, slot.look_again = None, 0.0
+        return self.desk
+
+    def _stand_up(self) -> None:
+        desk, self.desk = self.desk, None
+        if desk is not None:
+            desk.reader.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        for slot in self.slots:
+            slot.stream = None
+
+    def _pass(self, desk: poller.Desk, sample: Sample) -> Result:
+        total = Result()
+        progress = self._progress(sample)
+        for slot in self.slots:
+            if not _within(slot.settings.hours, sample.clock):
+                continue
+            done = self._guarded(desk, slot, sample, progress)
+            total = Result(total.rows + done.rows, total.late + done.late, total.busy or done.busy)
+        return total
+
+    def _guarded(self, desk: poller.Desk, slot: Slot, sample: Sample, progress: int) -> Result:
+        """Run one stream; what stops it stops it alone."""
+        if slot.error is not None and clock.monotonic() < slot.look_again:
+            return Result()
+        try:
+            if slot.stream is None:
+                slot.stream = poller.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
+                slot.goal = desk.reader.head(slot.stream.view) if self.once else None
+            result = self._run_stream(desk, slot, slot.stream, sample, progress)
+        except (Halted, Misconfigured) as error:
+            self._stop(desk, slot, error)
+            return Result()
+        except Transient:
+            if slot.stream is not None:
+                poller.smaller_pages(slot.stream)
+            raise
+        slot.error = None
+        return result
+
+    def _run_stream(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int) -> Result:
+        if stream.binding.kind == "id" and (head := desk.reader.head(stream.view)) is not None:
+            stream.ids.observe(head=head.mark, progress=progress)
+        horizon = poller.horizon_of(desk, stream, sample, progress)
+        rows, more = 0, True
+        for _ in range(PAGES):
+            done = poller.tick(desk, stream, sample, horizon=horizon)
+            rows += done.rows
+            more = done.more
+            self._observe(desk, stream, sample, done)
+            if not more:
+                break
+        late, sweeping = self._sweep(desk, slot, stream, horizon)
+        self._count_unread(desk, slot, stream, sample)
+        slot.reached = slot.reached or self._at_goal(slot, stream, more=more)
+        return Result(rows, late, more or sweeping)
+
+    def _sweep(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, horizon: int | None) -> tuple[int, bool]:
+        if clock.monotonic() < slot.sweep_at:
+            return 0, False
+        swept = sweeper.run_once(desk, stream, horizon=horizon)
+        if not swept.more:
+            slot.sweep_at = clock.monotonic() + min(15.0, max(0.5, desk.source.lateness / SWEEP_SHARE))
+        if swept.late and not stream.binding.contract.reads_profiles:
+            log.info("sweep.late_rows", stream=stream.name, rows=swept.late)
+            self.metrics.late_rows.labels(self.source.name, stream.name).inc(swept.late)
+        return swept.late, swept.more
+
+    def _observe(self, desk: poller.Desk, stream: poller.Stream, sample: Sample, done: poller.Tick) -> None:
+        self.metrics.rows_read.labels(self.source.name, stream.name).inc(done.rows)
+        if done.rows:
+            poller.larger_pages(stream, desk.source.page_rows)
+        if stream.seen is not None and stream.binding.kind == "time":
+            self._newest = max(self._newest, min(stream.seen.mark, sample.clock))
+
+    def _progress(self, sample: Sample) -> int:
+        """The replica's own progress, or the greatest cursor time seen on any stream, minus `tolerance`. Never our clock."""
+        if sample.progress is not None:
+            return sample.progress
+        return min(self._newest, sample.clock) - int(self.source.tolerance * SECOND)
+
+    def _count_unread(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample) -> None:
+        if clock.monotonic() - slot.counted_at < COUNT_SECONDS:
+            return
+        slot.counted_at = clock.monotonic()
+        future = 0
+        if stream.binding.kind == "time":
+            ahead = sample.clock + int(desk.source.tolerance * SECOND)
+            future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
+        checkpoints.set_counts(desk.connection, stream.checkpoint, null_cursors=desk.reader.count(stream.view), future_rows=future)
+
+    def _at_goal(self, slot: Slot, stream: poller.Stream, *, more: bool) -> bool:
+        if stream.rereading:
+            return False
+        return not more or slot.goal is None or (stream.at is not None and stream.at.mark > slot.goal.mark)
+
+    def _stop(self, desk: poller.Desk, slot: Slot, error: ConnectorError) -> None:
+        if slot.error is None or str(slot.error) != str(error):
+            log.error("stream.stopped", stream=slot.name, reason=error.message, hint=error.hint)
+        state = "paused" if "pauses" in error.message else "stopped"
+        slot.error, slot.stream, slot.look_again = error, None, clock.monotonic() + RETRY_SECONDS
+        if state == "paused":
+            slot.look_again = float("inf")
+        checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, state, str(error))
+
+
+def _within(hours: tuple[int, int] | None, now: int) -> bool:
+    """Return whether the source's UTC clock stands within a stream's hours; a range may span midnight."""
+    if hours is None:
+        return True
+    minute, (start, end) = now % _DAY // (60 * SECOND), hours
+    return start <= minute < end if start <= end else minute >= start or minute < end

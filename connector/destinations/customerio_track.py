@@ -1,0 +1,164 @@
+"""Customer.io Track v2 `POST /api/v2/batch`, and whatever speaks it: delivers batches, reads per-item outcomes.
+
+Facts: 200 and 207 may both carry `errors[]` by `batch_index`, everything else was accepted; per-item errors are
+permanent; 429, 5xx and a lost reply say nothing about the batch; 401, 403 and redirects are configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from connector import __version__, clock
+from connector.destinations import customerio_items as items
+from connector.destinations.contract import Item, Previous, Profile, Refusal, StoredEvent
+from connector.destinations.throttle import Throttle
+from connector.errors import Halted, Throttled, Transient
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from connector.config import Brand
+    from connector.config import Destination as Settings
+
+_TOO_LARGE: Final = Refusal("too_large", "", f"an item may have {items.ITEM_BYTES} bytes")
+#: A refusal of the whole request that a smaller one may not meet.
+_SPLIT: Final = frozenset({400, 413, 422})
+
+
+class CustomerIOTrack:
+    """See destinations.contract.Destination."""
+
+    def __init__(self, settings: Settings, brands: Mapping[str, Brand], *, transport: httpx.BaseTransport | None = None) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._brands = brands
+        self._throttle = Throttle(settings.rate, clock=clock.monotonic, sleep=clock.sleep)
+        self._client = httpx.Client(
+            base_url=settings.base_url,
+            auth=(settings.site_id.get_secret_value(), settings.api_key.get_secret_value()),
+            timeout=settings.timeout,
+            headers={"user-agent": f"casino-crm-connector/{__version__}", "content-type": "application/json"},
+            follow_redirects=False,  # a redirect would carry credentials and personal data to another region
+            limits=httpx.Limits(max_connections=settings.lanes + 2),
+            transport=transport,
+        )
+
+    def encode_profile(self, profile: Profile, previous: Previous) -> Item:
+        """See Destination."""
+        return items.identify(profile, items.brand_of(self._brands, profile.brand_id), previous)
+
+    def encode_event(self, event: StoredEvent) -> Item:
+        """See Destination."""
+        return items.event(event, items.brand_of(self._brands, event.brand_id), self._settings.events.get(event.name, event.name))
+
+    def batches(self, batch: Sequence[Item]) -> Sequence[Sequence[Item]]:
+        """See Destination."""
+        return items.pack(batch)
+
+    def deliver(self, batch: Sequence[Item], *, urgent: bool = False) -> Sequence[Refusal | None]:
+        """See Destination. A refused whole is halved until the culprit stands alone: that one is refused."""
+        outcomes: list[Refusal | None] = [_TOO_LARGE if len(item.body) > items.ITEM_BYTES else None for item in batch]
+        sent = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        for index, refusal in zip(sent, self._send([batch[index] for index in sent], urgent=urgent), strict=True):
+            outcomes[index] = refusal
+        return outcomes
+
+    def ping(self) -> str:
+        """See Destination. The region endpoint is the only one that tells a wrong key pair from a right one."""
+        response = self._request("GET", "/api/v1/accounts/region", None, urgent=True)
+        if response.status_code != httpx.codes.OK:
+            raise Transient(f"destination {self.name}: region check answered {response.status_code}")
+        told = _json(response)
+        region, workspace = str(told.get("region", "?")), told.get("environment_id")
+        if region != self._settings.region:
+            raise Halted(
+                f"destination {self.name}: the workspace is in region {region}, the configuration says {self._settings.region}",
+                hint="set destinations[].region to the workspace's own region",
+            )
+        if self._settings.workspace_id is not None and workspace != self._settings.workspace_id:
+            raise Halted(
+                f"destination {self.name}: these credentials open workspace {workspace}, not {self._settings.workspace_id}",
+                hint="use the credentials of the configured workspace",
+            )
+        return f"workspace {workspace}, region {region}"
+
+    def close(self) -> None:
+        """See Destination."""
+        self._client.close()
+
+    def _send(self, batch: Sequence[Item], *, urgent: bool) -> list[Refusal | None]:
+        if not batch:
+            return []
+        body = b'{"batch":[' + b",".join(item.body for item in batch) + b"]}"
+        response = self._request("POST", "/api/v2/batch", body, urgent=urgent)
+        if response.status_code in {200, 207}:
+            self._throttle.accepted()
+            return _outcomes(_json(response), len(batch))
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            return self._send(batch[:middle], urgent=urgent) + self._send(batch[middle:], urgent=urgent)
+        error = next(iter(_errors(_json(response))), {})
+        return [_refusal(error, default=f"HTTP {response.status_code}")]
+
+    def _request(self, method: str, path: str, body: bytes | None, *, urgent: bool) -> httpx.Response:
+        """Send one request; return only answers that are about its content."""
+        self._throttle.take(urgent=urgent)
+        try:
+            response = self._client.request(method, path, content=body)
+        except httpx.TransportError as error:
+            self._throttle.objected()
+            raise Transient(f"destination {self.name}: {type(error).__name__} from {self._client.base_url.host}") from error
+        status = response.status_code
+        if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            self._throttle.objected()
+            raise Throttled(f"destination {self.name}: HTTP {status}", after=_retry_after(response))
+        if status in {401, 403}:
+            raise Halted(f"destination {self.name}: HTTP {status}, the credentials are refused", hint="check site_id and api_key")
+        if response.is_redirect:
+            raise Halted(
+                f"destination {self.name}: redirected to another host (HTTP {status})",
+                hint="the workspace lives in the other region: set destinations[].region",
+            )
+        if status not in {200, 207} and status not in _SPLIT:
+            raise Transient(f"destination {self.name}: HTTP {status} from {path}")
+        return response
+
+
+def _outcomes(answer: Mapping[str, Any], size: int) -> list[Refusal | None]:
+    """Read `errors[]`; one that names no item of the batch is about the whole of it."""
+    outcomes: list[Refusal | None] = [None] * size
+    for error in _errors(answer):
+        index = error.get("batch_index")
+        if isinstance(index, int) and 0 <= index < size:
+            outcomes[index] = _refusal(error)
+        else:
+            outcomes = [outcome or _refusal(error) for outcome in outcomes]
+    return outcomes
+
+
+def _errors(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = answer.get("errors")
+    return [error for error in found if isinstance(error, dict)] if isinstance(found, list) else []
+
+
+def _refusal(error: Mapping[str, Any], *, default: str = "refused") -> Refusal:
+    return Refusal(str(error.get("reason") or default), str(error.get("field") or ""), str(error.get("message") or ""))
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    try:
+        value = json.loads(response.content or b"{}")
+        value = json.loads(value) if isinstance(value, str) else value  # seen live: a body encoded twice
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "")))
+    except ValueError:
+        return 0.0

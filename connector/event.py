@@ -1,0 +1,109 @@
+"""The canonical event frame: its columns and types, its names, and ids that never change.
+
+Owns what every part agrees on between a view's text and the store's rows. It knows no view and no table.
+Event names and required properties are UCRM's (docs.casinocrm.io, canonical events); `custom_*` for the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import polars as pl
+
+#: Native amounts: 20 digits before the point, 18 after it, never a float.
+AMOUNT: Final = pl.Decimal(38, 18)
+INSTANT: Final = pl.Datetime("us", "UTC")
+
+#: One row an event. Null `currency` means the player's own; `effect` names the total that `sign * amount` adds to.
+EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "brand_id": pl.String,
+    "external_id": pl.String,
+    "key": pl.String,  # the row key; unique with stream, brand and name
+    "name": pl.String,
+    "transaction_id": pl.String,
+    "occurred_at": INSTANT,
+    "amount": AMOUNT,
+    "currency": pl.String,
+    "effect": pl.String,
+    "sign": pl.Int8,
+    "stake": AMOUNT,  # wagered by the same row (win_per_bet only)
+    "properties": pl.String,  # JSON object, nulls left out
+    "history": pl.Boolean,
+}
+
+#: One row a rejected source row, or (kept) a row that lost an optional field.
+REJECTIONS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "reason": pl.String,
+    "field": pl.String,
+    "row_key": pl.String,
+    "transaction_id": pl.String,
+    "brand_id": pl.String,
+    "external_id": pl.String,
+    "kept": pl.Boolean,
+    "raw": pl.String,  # the row as the source wrote it, JSON of texts
+}
+
+#: What a total counts when an event carries this effect.
+EFFECTS: Final = ("deposited", "withdrawn", "wagered", "won")
+
+#: Ids of names in the store's narrow rows: append only, never renumber.
+NAMES: Final = (
+    "signup",
+    "self_exclusion_set",
+    "self_exclusion_lifted",
+    "kyc_submitted",
+    "kyc_approved",
+    "kyc_rejected",
+    "kyc_expired",
+    "deposit_confirmed",
+    "custom_deposit_reversed",
+    "withdrawal_requested",
+    "custom_withdrawal_approved",
+    "withdrawal_confirmed",
+    "withdrawal_failed",
+    "custom_withdrawal_reversed",
+    "bet_placed",
+    "bet_settled",
+    "custom_bet_rolled_back",
+)
+
+#: What a destination never gets twice needs an id that never changes: 26 characters of Crockford's base 32.
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def empty(schema: dict[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
+    """Return a frame of no rows."""
+    return pl.DataFrame(schema=schema)
+
+
+def row_key(parts: list[str]) -> pl.Expr:
+    """Join key columns to one text so that different parts can never give the same text.
+
+    A single key column stays as it is; of several, backslash and bar are escaped and bars put between.
+    """
+    if len(parts) == 1:
+        return pl.col(parts[0])
+    escaped = [pl.col(part).str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True) for part in parts]
+    return pl.concat_str(escaped, separator="|")
+
+
+def properties(names: list[str]) -> pl.Expr:
+    """Return the JSON object of the named columns, nulls left out.
+
+    The pattern meets structural quotes only: inside a JSON string every quote is preceded by a backslash.
+    """
+    if not names:
+        return pl.lit("{}")
+    encoded = pl.struct(names).struct.json_encode()
+    return encoded.str.replace_all(r'(?:"[^"\\]*":null,)', "").str.replace(r',?"[^"\\]*":null\}$', "}")
+
+
+def ulid(occurred_ms: int, identity: tuple[str, ...]) -> str:
+    """Return the deterministic ULID of an event: 48 bits of business time, 80 bits of hash of its identity.
+
+    `identity` is (tenant, source, stream, generation, brand, row key, name); a resend gives the same 26 characters.
+    """
+    digest = hashlib.sha256("\x1f".join(identity).encode()).digest()
+    number = (max(occurred_ms, 0) & (1 << 48) - 1) << 80 | int.from_bytes(digest[:10], "big")
+    return "".join(_CROCKFORD[number >> 5 * index & 31] for index in range(25, -1, -1))

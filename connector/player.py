@@ -1,0 +1,138 @@
+"""The canonical player profile: columns, status rules, and the events that a change of it means. Pure.
+
+Sources of the rules: statuses and their three readings in the operator's guide and the Customer.io schema map (the
+table in docs/architecture.md); events `self_exclusion_*` and `kyc_*` are UCRM's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from connector.event import EVENTS, INSTANT, properties
+
+#: One row a player, newest state. `traits` holds what has no column: optional and extra view columns, as JSON texts.
+PROFILES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "brand_id": pl.String,
+    "external_id": pl.String,
+    "status": pl.String,
+    "status_raw": pl.String,
+    "marketable": pl.Boolean,
+    "rg_self_excluded": pl.Boolean,
+    "registered_at": INSTANT,
+    "language": pl.String,
+    "default_currency_code": pl.String,
+    "username": pl.String,
+    "first_name": pl.String,
+    "last_name": pl.String,
+    "email": pl.String,
+    "phone": pl.String,
+    "country": pl.String,
+    "gender": pl.String,
+    "date_of_birth": INSTANT,
+    "kyc_status": pl.String,
+    "affiliate_id": pl.String,
+    "affiliate_str": pl.String,
+    "email_disabled": pl.Boolean,
+    "sms_disabled": pl.Boolean,
+    "tags": pl.String,  # JSON array of texts
+    "groups": pl.String,  # JSON array of texts
+    "traits": pl.String,  # JSON object
+    "source_updated_at": INSTANT,
+    "cursor": pl.String,  # dt_update as the source wrote it
+    "history": pl.Boolean,
+}
+
+#: core_account_status -> UCRM status. Whatever is not listed is kept raw and never marketable.
+STATUSES: Final = {
+    "ACTIVE": "active",
+    "APPROVED": "active",
+    "PENDING": "active",
+    "SELF_EXCLUDED": "self_excluded",
+    "BANNED": "banned",
+    "BLOCKED": "banned",
+    "SUSPENDED": "banned",
+    "LOCKED": "banned",
+    "DEACTIVATED": "banned",
+}
+
+#: core_kyc_status -> the event that arriving there means; other values change the profile only.
+KYC_EVENTS: Final = {
+    "VERIFIED": "kyc_approved",
+    "APPROVED": "kyc_approved",
+    "PENDING": "kyc_submitted",
+    "SUBMITTED": "kyc_submitted",
+    "REJECTED": "kyc_rejected",
+    "EXPIRED": "kyc_expired",
+}
+
+
+@dataclass(frozen=True)
+class MarketingRules:
+    """Who may be marketed to: these statuses, unless one of these tags or groups says otherwise."""
+
+    statuses: frozenset[str] = frozenset({"ACTIVE"})
+    excluded_tags: frozenset[str] = frozenset()
+    excluded_groups: frozenset[str] = frozenset()
+
+
+def ucrm_status(raw: pl.Expr) -> pl.Expr:
+    """Return the UCRM status of an upper-case operator status; an unknown one is `banned`: it must not be messaged."""
+    return raw.replace_strict(STATUSES, default="banned", return_dtype=pl.String)
+
+
+def marketable(rules: MarketingRules, *, cooling_off: pl.Expr) -> pl.Expr:
+    """Return whether a player may be marketed to: status allowed, no excluding tag or group, not cooling off."""
+    allowed = pl.col("status_raw").is_in(list(rules.statuses))
+    tagged = _holds("tags", rules.excluded_tags) | _holds("groups", rules.excluded_groups)
+    return allowed & ~tagged & ~cooling_off
+
+
+def _holds(column: str, excluded: frozenset[str]) -> pl.Expr:
+    if not excluded:
+        return pl.lit(value=False)
+    listed = pl.col(column).str.json_decode(dtype=pl.List(pl.String))
+    return listed.list.set_intersection(pl.lit(sorted(excluded), dtype=pl.List(pl.String))).list.len().fill_null(0) > 0
+
+
+def changes(before: pl.DataFrame, after: pl.DataFrame, *, live_since: pl.Expr) -> pl.DataFrame:
+    """Return the events that replacing profiles `before` by `after` means; history and backfill give none.
+
+    `before` has brand_id, external_id, status, kyc_status and is_stub of the players that existed. `live_since` is the
+    instant after which a registration counts as a sign-up (null: never).
+    """
+    if after.is_empty():
+        return pl.DataFrame(schema=EVENTS)
+    old = before.select("brand_id", "external_id", old_status="status", old_kyc="kyc_status", known=~pl.col("is_stub"))
+    joined = after.filter(~pl.col("history")).join(old, on=["brand_id", "external_id"], how="left")
+    joined = joined.with_columns(pl.col("known").fill_null(value=False))
+    excluded, was = pl.col("status") == "self_excluded", pl.col("old_status") == "self_excluded"
+    kyc = pl.col("kyc_status").str.to_uppercase().replace_strict(KYC_EVENTS, default=None, return_dtype=pl.String)
+    moved = pl.col("kyc_status").is_not_null() & pl.col("kyc_status").ne_missing(pl.col("old_kyc"))
+    updated = pl.concat_str("external_id", "cursor", separator="|")
+    return pl.concat(
+        [
+            _events(joined, ~pl.col("known") & (pl.col("registered_at") > live_since), pl.lit("signup"), pl.col("external_id"), "registered_at"),
+            _events(joined, pl.col("known") & excluded & ~was, pl.lit("self_exclusion_set"), updated, "source_updated_at"),
+            _events(joined, pl.col("known") & was & ~excluded, pl.lit("self_exclusion_lifted"), updated, "source_updated_at"),
+            _events(joined, pl.col("known") & moved & kyc.is_not_null(), kyc, updated, "source_updated_at"),
+        ]
+    )
+
+
+def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr, key: pl.Expr, instant: str) -> pl.DataFrame:
+    """One event frame of the rows that meet a condition; UCRM requires a level on kyc_* and a reason on a lifting."""
+    chosen = joined.filter(condition).with_columns(name=name, key=key, occurred_at=pl.col(instant))
+    is_kyc, lifted = pl.col("name").str.starts_with("kyc_"), pl.col("name") == "self_exclusion_lifted"
+    level = pl.coalesce(pl.col("traits").str.json_path_match("$.kyc_level"), pl.lit("1"))
+    chosen = chosen.with_columns(
+        level=pl.when(is_kyc).then(level),
+        reason=pl.when(lifted | (pl.col("name") == "kyc_rejected")).then(pl.lit("changed by the operator")),
+    )
+    missing = [column for column in EVENTS if column not in chosen.columns]
+    return chosen.with_columns(
+        *(pl.lit(None, dtype=EVENTS[column]).alias(column) for column in missing if column != "properties"),
+        properties=properties(["level", "reason"]),
+    ).select(pl.col(column).cast(dtype) for column, dtype in EVENTS.items())

@@ -1,0 +1,252 @@
+"""One lane of one destination: feed -> encode -> deliver -> settle. Changed players first, then their events.
+
+Owns order and what an outcome means. A lane has one batch in flight, so a player's items arrive in order; lane -1
+carries exclusions past everything that waits, and the player's own lane sends them again behind its batch in flight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+import structlog
+
+from connector import clock
+from connector.destinations.contract import Destination, Item, Previous, Profile, Refusal, StoredEvent
+from connector.errors import ConnectorError, Halted, LeaseLost, Transient
+from connector.store import feeds, lease as leases
+from connector.store.database import classify
+from connector.store.feeds import EXCLUSIONS, Lane, Place, Settled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from connector.config import Destination as Settings
+    from connector.metrics import Metrics
+    from connector.store.database import Database
+
+#: Players or events looked at in one step: about one batch.
+STEP: Final = 1000
+_LANE_IDLE_REFRESH_SECONDS: Final = 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pass did; `busy`: there is more to do at once."""
+
+    items: int = 0
+    busy: bool = False
+    standby: bool = False
+
+
+@dataclass
+class Relay:
+    """One lane. `run_once` is called by one thread only; the destination is shared with the other lanes."""
+
+    lane: Lane
+    settings: Settings
+    destination: Destination
+    database: Database
+    metrics: Metrics
+    error: ConnectorError | None = field(default=None, init=False)
+    lease: leases.Lease | None = field(default=None, init=False)
+    _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
+    _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
+    _distrusted: int = field(default=0, init=False)
+    _refresh_at: float = field(default=0.0, init=False)
+
+    @property
+    def name(self) -> str:
+        return f"destination:{self.lane.destination}:{self.lane.number}"
+
+    def run_once(self) -> Result:
+        """Deliver what is pending, a step at a time. Raises Transient (again later) and Halted (a person must answer)."""
+        try:
+            connection = self._open()
+            if connection is None:
+                return Result(standby=True)
+            result = self._step(connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self._close()
+            raise classify(error) from error
+        except LeaseLost:
+            self.close()
+            return Result(standby=True)
+        except Halted as error:
+            self._report("stopped", error)
+            raise
+        except Transient as error:
+            self._report("waiting", error)
+            self._close()
+            raise
+        self.error = None
+        return result
+
+    def close(self) -> None:
+        """Give the lease back and close the connection; idempotent."""
+        if self.lease is not None and self._connection is not None and not self._connection.closed:
+            try:
+                leases.release(self._connection, self.lease)
+            except Exception as error:  # noqa: BLE001 - the lease expires by itself
+                log.debug("lease.release_failed", error=type(error).__name__)
+        self._close()
+
+    def _open(self) -> psycopg.Connection[Any] | None:
+        if self._connection is not None:
+            return self._connection
+        connection = self.database.connect()
+        self.lease = leases.acquire(connection, self.lane.lease_name)
+        if self.lease is None:
+            connection.close()
+            return None
+        self._connection = connection
+        self._place = feeds.open_lane(connection, self.lane)
+        self._distrusted = feeds.horizon(connection).change_seq
+        return connection
+
+    def _close(self) -> None:
+        connection, self._connection, self.lease = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    def _report(self, state: str, error: ConnectorError) -> None:
+        """What was in flight may have arrived: until the newest change, no hash says what the API holds."""
+        self.error = error
+        if self._connection is None or self._connection.closed:
+            return
+        try:
+            self._distrusted = feeds.horizon(self._connection).change_seq
+            feeds.set_state(self._connection, self.lane, state, str(error))
+        except Exception as failure:  # noqa: BLE001 - the loop reports the first error, not this one
+            log.debug("feed.state_not_written", error=type(failure).__name__)
+
+    def _step(self, connection: psycopg.Connection[Any]) -> Result:
+        until = feeds.horizon(connection).event_seq
+        profiles = self._send_changes(connection)
+        if profiles.busy or self.lane.number == EXCLUSIONS:
+            return profiles
+        waited = self._send_parked(connection)
+        sent = self._send_events(connection, until)
+        if not (profiles.items or waited or sent.busy):
+            self._refresh(connection)
+        return Result(profiles.items + waited + sent.items, sent.busy or waited == STEP)
+
+    def _send_changes(self, connection: psycopg.Connection[Any]) -> Result:
+        rows = feeds.changes(connection, self.lane, after=self._place.change_seq, limit=STEP)
+        items: list[Item] = []
+        marks: dict[int, int] = {}
+        for row in rows:
+            if row["is_stub"]:
+                continue
+            previous = Previous(frozenset(row["sent_names"] or ()), row["sent_hash"], bool(row["unsubscribed_by_us"]))
+            item = self.destination.encode_profile(_profile(row), previous)
+            certain = row["reason"] == "profile" and row["change_seq"] > self._distrusted
+            if not (certain and item.digest == previous.digest):
+                items.append(item)
+                marks[id(item)] = row["change_seq"]
+        for batch in self.destination.batches(items):
+            place = Place(self._place.event_seq, marks[id(batch[-1])])
+            self._deliver(connection, batch, place)
+        if rows:
+            self._settle(connection, Place(self._place.event_seq, rows[-1]["change_seq"]), Settled())
+        return Result(len(items), busy=len(rows) == STEP)
+
+    def _send_parked(self, connection: psycopg.Connection[Any]) -> int:
+        """Send events that waited for their player's profile, which went out before."""
+        rows = feeds.parked(connection, self.lane, limit=STEP)
+        if not rows:
+            return 0
+        items, settled = self._sift(rows)
+        done = [row["seq"] for row in rows]
+        for batch in self.destination.batches(items):
+            self._deliver(connection, batch, self._place, Settled(unparked=[item.seq for item in batch if item.seq is not None]))
+        self._settle(connection, self._place, replace(settled, unparked=done))
+        return len(rows)
+
+    def _send_events(self, connection: psycopg.Connection[Any], until: int) -> Result:
+        until = min(until, self._place.event_seq + feeds.SPAN)
+        if until <= self._place.event_seq or not self.settings.events:
+            return Result()
+        rows = feeds.events(connection, self.lane, self._place, until=until, names=self.settings.events, limit=STEP)
+        ready = rows[: next((index for index, row in enumerate(rows) if row["waiting"]), len(rows))]
+        if len(ready) < len(rows) or len(rows) == STEP:
+            until = ready[-1]["seq"] if ready else self._place.event_seq
+        items, settled = self._sift(ready)
+        for batch in self.destination.batches(items):
+            assert batch[-1].seq is not None
+            self._deliver(connection, batch, Place(batch[-1].seq, self._place.change_seq))
+        moved = until > self._place.event_seq
+        if moved or settled != Settled():
+            self._settle(connection, Place(max(until, self._place.event_seq), self._place.change_seq), settled)
+        return Result(len(items), busy=moved or len(ready) < len(rows))
+
+    def _sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Item], Settled]:
+        """Encode the events that may go; park a stub's, drop an excluded player's, let go of stale ones."""
+        items: list[Item] = []
+        parked: list[tuple[int, int]] = []
+        dropped = expired = 0
+        now = clock.now()
+        for row in rows:
+            if row["is_stub"]:
+                parked.append((row["player_id"], row["seq"]))
+            elif not row["marketable"]:
+                dropped += 1
+            elif _age(row["occurred_at"], now) > self.settings.max_age:
+                expired += 1
+            else:
+                items.append(self.destination.encode_event(_event(row, self.lane.tenant)))
+        return items, Settled(parked=parked, dropped=dropped, expired=expired)
+
+    def _deliver(self, connection: psycopg.Connection[Any], batch: Sequence[Item], place: Place, extra: Settled = Settled()) -> None:  # noqa: B008
+        outcomes = self.destination.deliver(batch, urgent=self.lane.number == EXCLUSIONS)
+        pairs = list(zip(batch, outcomes, strict=True))
+        accepted = [item for item, refusal in pairs if refusal is None]
+        letters = [_letter(item, refusal) for item, refusal in pairs if refusal is not None]
+        profiles = [
+            (item.player_id, item.digest if refusal is None else None, sorted(item.names), item.unsubscribed)
+            for item, refusal in pairs
+            if item.kind == "profile"
+        ]
+        self._settle(connection, place, replace(extra, accepted=len(accepted), letters=letters, profiles=profiles))
+        self.metrics.delivered.labels(self.lane.destination).inc(len(accepted))
+        self.metrics.refused.labels(self.lane.destination).inc(len(letters))
+
+    def _settle(self, connection: psycopg.Connection[Any], place: Place, settled: Settled) -> None:
+        assert self.lease is not None
+        feeds.settle(connection, self.lane, place, settled, self.lease)
+        self._place = place
+
+    def _refresh(self, connection: psycopg.Connection[Any]) -> None:
+        if clock.monotonic() >= self._refresh_at and self.lane.number != EXCLUSIONS:
+            self._refresh_at = clock.monotonic() + _LANE_IDLE_REFRESH_SECONDS
+            feeds.refresh(connection, self.lane, older_than=self.settings.refresh, limit=STEP)
+
+
+def lanes_of(tenant: str, settings: Settings) -> list[Lane]:
+    """Return a destination's lanes, the exclusion lane first."""
+    numbers = [EXCLUSIONS, *range(settings.lanes)]
+    return [Lane(tenant, settings.name, number, settings.lanes) for number in numbers]
+
+
+def _profile(row: Mapping[str, Any]) -> Profile:
+    return Profile(row["player_id"], row["brand_id"], row["external_id"], excluded=not row["marketable"], values=row)
+
+
+def _event(row: Mapping[str, Any], tenant: str) -> StoredEvent:
+    identity = (tenant, row["source"], row["stream"], str(row["generation"]), row["brand_id"], row["key"], row["name"])
+    return StoredEvent(
+        *(row["seq"], row["player_id"], row["brand_id"], row["external_id"], identity, row["name"]),
+        *(row["occurred_at"], row["amount"], row["currency"], row["transaction_id"], row["properties"]),
+    )
+
+
+def _age(occurred_at: datetime, now: datetime) -> float:
+    return (now - occurred_at).total_seconds()
+
+
+def _letter(item: Item, refusal: Refusal) -> tuple[Any, ...]:
+    return feeds.letter(item.player_id, item.seq, item.kind, item.name, (refusal.reason, refusal.field, refusal.message), item.body)

@@ -1,0 +1,165 @@
+"""Start, stop and watch loops. Every loop has one shape: `run_once` does the work and says whether there is more.
+
+Owns threads, waiting, back-off and the watchdog; knows nothing of what a loop does. Stopping is in two phases: the
+loops are asked and finish the page in hand; one that does not within the grace loses its process.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from connector import clock
+from connector.errors import ConnectorError, Halted, Throttled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from connector.metrics import Metrics
+
+#: A loop that has reported neither success nor failure for this long is stuck.
+WATCHDOG_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 8.0
+_BACKOFF: Final = (0.25, 30.0)
+_HALTED_SECONDS: Final = 60.0
+
+log = structlog.get_logger()
+
+
+class Worked(Protocol):
+    """What a pass returns: `busy` asks to be called again soon, `standby` means another process does the work."""
+
+    @property
+    def busy(self) -> bool: ...
+    @property
+    def standby(self) -> bool: ...
+
+
+class Loop(Protocol):
+    """One loop. `run_once` and `close` are called on its own thread; an exception is a recorded failure, not an end."""
+
+    @property
+    def name(self) -> str: ...
+    def run_once(self) -> Worked: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds to wait after a pass: with more to do, and with nothing to do."""
+
+    busy: float = 0.0
+    idle: float = 1.0
+
+
+@dataclass
+class Runner:
+    """A loop on its thread."""
+
+    loop: Loop
+    pace: Pace
+    metrics: Metrics
+    reported_at: float = field(default_factory=clock.monotonic)
+    failures: int = 0
+    thread: threading.Thread | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Run passes until told to stop. Runs on the thread; ends by closing the loop there."""
+        try:
+            while not stop.is_set():
+                stop.wait(self._pass())
+        finally:
+            self.loop.close()
+
+    def _pass(self) -> float:
+        """Do one pass and return how long to wait before the next."""
+        try:
+            worked = self.loop.run_once()
+        except Exception as error:  # noqa: BLE001 - a loop outlives every failure; it is counted, logged and retried
+            return self._failed(error)
+        finally:
+            self.reported_at = clock.monotonic()
+        self.failures = 0
+        self.metrics.last_success.labels(self.loop.name).set(clock.now().timestamp())
+        return self.pace.busy if worked.busy else self.pace.idle
+
+    def _failed(self, error: Exception) -> float:
+        self.failures += 1
+        self.metrics.failures.labels(self.loop.name).inc()
+        wait = backoff(self.failures)
+        if isinstance(error, Throttled):
+            wait = max(error.after, wait)
+        elif isinstance(error, Halted):
+            wait = _HALTED_SECONDS
+        if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ... of a row of failures: no flood
+            known = isinstance(error, ConnectorError)
+            log.warning("loop.failed", loop=self.loop.name, failures=self.failures, error=str(error), exc_info=not known)
+        return wait
+
+
+def backoff(failures: int) -> float:
+    """Return seconds to wait after the n-th failure in a row: doubling, capped, with jitter against herds."""
+    least, most = _BACKOFF
+    return min(most, least * 2.0 ** min(failures, 20)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+class Service:
+    """All loops of a process. `start` once, `stop` any number of times."""
+
+    def __init__(self, loops: Sequence[tuple[Loop, Pace]], metrics: Metrics) -> None:
+        self.runners = [Runner(loop, pace, metrics) for loop, pace in loops]
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Start every loop on a thread of its own."""
+        for runner in self.runners:
+            runner.reported_at = clock.monotonic()
+            runner.thread = threading.Thread(target=runner.run, args=(self._stop,), name=runner.loop.name, daemon=True)
+            runner.thread.start()
+
+    def stop(self) -> bool:
+        """Ask every loop to finish and wait; False when one did not within STOP_SECONDS (its transaction rolls back)."""
+        self._stop.set()
+        deadline = clock.monotonic() + STOP_SECONDS
+        for runner in self.runners:
+            if runner.thread is not None:
+                runner.thread.join(max(0.0, deadline - clock.monotonic()))
+        return not any(runner.thread is not None and runner.thread.is_alive() for runner in self.runners)
+
+    def stuck(self) -> list[str]:
+        """Return the loops that have reported nothing for WATCHDOG_SECONDS."""
+        oldest = clock.monotonic() - WATCHDOG_SECONDS
+        return [runner.loop.name for runner in self.runners if runner.reported_at < oldest]
+
+
+def supervise(service: Service, stopping: threading.Event, *, notify: Callable[[str], None]) -> bool:
+    """Run a started service until `stopping`, feeding systemd's watchdog while every loop reports. Returns `stop()`."""
+    notify("READY=1\nSTATUS=running")
+    while not stopping.wait(watchdog_interval()):
+        if stuck := service.stuck():
+            log.error("watchdog.stuck", loops=stuck)
+            notify(f"STATUS=stuck: {', '.join(stuck)}")
+        else:
+            notify("WATCHDOG=1")
+    notify("STOPPING=1")
+    return service.stop()
+
+
+def watchdog_interval() -> float:
+    """Return seconds between watchdog messages: half of what systemd asks for."""
+    return min(10.0, int(os.environ.get("WATCHDOG_USEC", "20000000")) / 2_000_000)
+
+
+def notify_systemd(message: str) -> None:
+    """Send a message to systemd's notification socket; does nothing when there is none."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)

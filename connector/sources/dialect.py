@@ -1,0 +1,96 @@
+"""The contract of a source dialect: what one kind of database does in its own way. One file per member beside this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of a session, in seconds."""
+
+    statement_timeout: float = 30.0
+    lock_timeout: float = 5.0
+    connect_timeout: float = 10.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a server says of itself at one instant: nanoseconds since 1970.
+
+    `progress`: everything that the primary committed at or before it is visible here; None where the server can't
+    tell. `server` identifies the instance whose data this is (system identifier, server uuid, ...).
+    """
+
+    clock: int
+    progress: int | None
+    server: str
+
+
+class Dialect(Protocol):
+    """One kind of source database. Stateless: every method gets the connection it works on.
+
+    Called on one thread per source; errors are the driver's own and are classified by `is_transient`. Nothing here
+    writes: `prepare` makes the session read-only, in UTC, with time-outs.
+    """
+
+    name: str
+
+    def engine(self, url: sa.URL, settings: Settings) -> sa.Engine:
+        """Return an engine of at most one pooled-out connection, not yet connected, autocommit."""
+
+    def prepare(self, connection: sa.Connection, settings: Settings) -> None:
+        """Make a fresh session read-only, UTC, bounded in time. Called once per connection."""
+
+    def columns(self, connection: sa.Connection, view: str) -> Mapping[str, str]:
+        """Return column name -> exact SQL type text, in view order; empty when there is no such readable view."""
+
+    def sample(self, connection: sa.Connection) -> Sample:
+        """Return the server's clock, progress and identity, in one round trip."""
+
+    def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
+        """Return the SQL value of a source text with the column's own type, at full precision."""
+
+    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+        """Run a read and return its rows as texts, exactly as the server writes them, in the order of `types`.
+
+        Streams, and stops at a whole row once `bytes_limit` is passed.
+        """
+
+    def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
+        """Return whether the server would have to sort to answer a keyset query (no usable index); None: can't tell."""
+
+    def is_transient(self, error: Exception) -> bool:
+        """Return whether repeating the read later can help: cut connection, conflict, time-out, deadlock."""
+
+
+class SourceType(UserDefinedType[Any]):
+    """A column type by its own text, for casts: exactly what the server said the column is."""
+
+    cache_ok = True
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def get_col_spec(self, **_: object) -> str:
+        return self.text
+
+
+def typed_value(text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
+    """Return `CAST(:name AS type)`; the text travels as a bound parameter."""
+    return sa.cast(sa.bindparam(name, text, type_=sa.String()), SourceType(type_name))
+
+
+def view_table(view: str, columns: Sequence[str]) -> sa.TableClause:
+    """Return the view as a selectable; `schema.view` and plain names both work."""
+    schema, _, name = view.rpartition(".")
+    return sa.table(name, *(sa.column(column) for column in columns), schema=schema or None)

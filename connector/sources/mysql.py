@@ -1,0 +1,138 @@
+"""MySQL (5.7 and later) and MariaDB (10.5 and later), read by a streaming cursor with every value left as text."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+import pymysql
+import sqlalchemy as sa
+from pymysql.cursors import SSCursor
+from sqlalchemy.dialects import mysql
+
+from connector.sources.dialect import Sample, Settings, typed_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SAMPLE: Final = sa.text("select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version")
+_MARIADB_IDENTITY: Final = sa.text("select @@server_id")
+_COLUMNS: Final = sa.text("""
+    select column_name, column_type from information_schema.columns
+    where table_schema = coalesce(:schema, database()) and table_name = :name order by ordinal_position
+""")
+#: Lost connections, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB have their own).
+_TRANSIENT: Final = frozenset({1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024})
+_FETCH_ROWS: Final = 1000
+
+
+class MySQL:
+    """See sources.dialect.Dialect."""
+
+    name = "mysql"
+
+    def engine(self, url: sa.URL, settings: Settings) -> sa.Engine:
+        """See Dialect."""
+        return sa.create_engine(
+            url.set(drivername="mysql+pymysql"),
+            poolclass=sa.pool.NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={
+                "connect_timeout": int(settings.connect_timeout),
+                "read_timeout": int(settings.statement_timeout) + 10,
+                "charset": "utf8mb4",
+                "program_name": "connector",
+            },
+        )
+
+    def prepare(self, connection: sa.Connection, settings: Settings) -> None:
+        """See Dialect. MariaDB and MySQL name their statement time-out differently."""
+        connection.execute(sa.text("set session transaction read only"))
+        connection.execute(sa.text("set time_zone = '+00:00'"))
+        connection.execute(sa.text("set innodb_lock_wait_timeout = :seconds"), {"seconds": int(settings.lock_timeout)})
+        maria = "mariadb" in str(connection.execute(sa.text("select @@version")).scalar_one()).lower()
+        if maria:
+            connection.execute(sa.text("set max_statement_time = :seconds"), {"seconds": settings.statement_timeout})
+        else:
+            connection.execute(sa.text("set max_execution_time = :ms"), {"ms": int(settings.statement_timeout * 1000)})
+
+    def columns(self, connection: sa.Connection, view: str) -> Mapping[str, str]:
+        """See Dialect."""
+        schema, _, name = view.rpartition(".")
+        return {
+            _text(column): _text(type_name)
+            for column, type_name in connection.execute(_COLUMNS, {"schema": schema or None, "name": name})
+        }
+
+    def sample(self, connection: sa.Connection) -> Sample:
+        """See Dialect. A replica can't tell its progress (Seconds_Behind_* reads 0 while the relay log stalls)."""
+        clock, read_only, version = connection.execute(_SAMPLE).one()
+        identity = None
+        with contextlib.suppress(sa.exc.DBAPIError):  # MySQL only
+            identity = connection.execute(sa.text("select @@server_uuid")).scalar_one()
+        if identity is None:
+            identity = connection.execute(_MARIADB_IDENTITY).scalar_one()
+        family = "mariadb" if "mariadb" in _text(version).lower() else "mysql"
+        return Sample(int(clock), None if int(read_only) else int(clock), f"{family}:{_text(identity)}")
+
+    def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
+        """See Dialect. Numbers and times are cast (a bare text would be compared as a float); texts keep the column's collation."""
+        target = _cast_type(type_name)
+        return sa.bindparam(name, text, type_=sa.String()) if target is None else typed_value(text, target, name)
+
+    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+        """See Dialect. The driver's converters are switched off: what arrives is the server's own text."""
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, pymysql.Connection)
+        compiled = query.compile(dialect=mysql.pymysql.dialect(), compile_kwargs={"render_postcompile": True})
+        decoders, driver.decoders = driver.decoders, {}
+        rows: list[tuple[str | None, ...]] = []
+        size = 0
+        cursor = driver.cursor(SSCursor)
+        try:
+            cursor.execute(str(compiled), compiled.params)
+            while size <= bytes_limit and (batch := cursor.fetchmany(_FETCH_ROWS)):
+                for row in batch:
+                    texts = tuple(None if value is None else _text(value) for value in row)
+                    size += sum(len(text) for text in texts if text)
+                    rows.append(texts)
+        finally:
+            driver.decoders = decoders
+            cursor.close()  # reads what is left of the result: pages are bounded in rows too
+        return pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")
+
+    def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
+        """See Dialect."""
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, pymysql.Connection)
+        compiled = query.compile(dialect=mysql.pymysql.dialect(), compile_kwargs={"render_postcompile": True})
+        with driver.cursor() as cursor:
+            cursor.execute("EXPLAIN " + str(compiled), compiled.params)
+            return any("filesort" in str(row) for row in cursor.fetchall())
+
+    def is_transient(self, error: Exception) -> bool:
+        """See Dialect."""
+        original = getattr(error, "orig", None) or error
+        if isinstance(original, pymysql.err.InterfaceError):
+            return True
+        return isinstance(original, pymysql.err.MySQLError) and bool(original.args) and original.args[0] in _TRANSIENT
+
+
+def _text(value: object) -> str:
+    """Decode what the server sent; NUL and bytes that are no UTF-8 become U+FFFD rather than a lost page."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
+    return text.replace("\0", "\ufffd")
+
+
+def _cast_type(type_name: str) -> str | None:
+    lowered = type_name.lower()
+    if lowered.startswith(("datetime", "timestamp")):
+        return "datetime(6)"
+    if lowered.startswith("date"):
+        return "date"
+    if "int" in lowered:
+        return "unsigned" if "unsigned" in lowered else "signed"
+    if lowered.startswith("decimal"):
+        return lowered.replace("unsigned", "").replace("zerofill", "").strip()
+    return None

@@ -1,0 +1,81 @@
+"""PostgreSQL through psqlodbc (`postgresql+pyodbc://`): for networks where only the ODBC driver is allowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.connectors.pyodbc import PyODBCConnector
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from connector.sources import odbc
+from connector.sources.dialect import Settings
+from connector.sources.postgresql import PostgreSQL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+    from sqlalchemy.engine.interfaces import ConnectArgsType
+
+
+class _Dialect(PyODBCConnector, PGDialect):  # type: ignore[misc]
+    """SQLAlchemy's PostgreSQL SQL over its pyodbc connector: `?` parameters."""
+
+    supports_statement_cache = True
+    default_paramstyle = "qmark"
+    use_setinputsizes = False
+
+    def create_connect_args(self, url: sa.URL) -> ConnectArgsType:
+        """Build the ODBC connection string; `driver` in the URL's query names the driver."""
+        options = dict(url.query)
+        parts = {
+            "DRIVER": str(options.pop("driver", "PostgreSQL Unicode")),
+            "SERVER": url.host or "127.0.0.1",
+            "PORT": str(url.port or 5432),
+            "DATABASE": url.database or "",
+            "UID": url.username or "",
+            "PWD": str(url.password or ""),
+            "BoolsAsChar": "0",
+            "MaxLongVarcharSize": "8190",
+        }
+        return [";".join(f"{name}={{{value}}}" for name, value in parts.items())], {}
+
+
+class PostgreSQLOverODBC(PostgreSQL):
+    """PostgreSQL's SQL, ODBC's way of fetching. See sources.dialect.Dialect."""
+
+    name = "postgresql+pyodbc"
+
+    def engine(self, url: sa.URL, settings: Settings) -> sa.Engine:
+        """See Dialect."""
+        sa.dialects.registry.register("postgresql.pyodbc", __name__, "_Dialect")
+        return sa.create_engine(
+            url.set(drivername="postgresql+pyodbc"),
+            poolclass=sa.pool.NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"timeout": int(settings.connect_timeout)},
+        )
+
+    def prepare(self, connection: sa.Connection, settings: Settings) -> None:
+        """See Dialect."""
+        super().prepare(connection, settings)
+        connection.info["seconds"] = settings.statement_timeout
+
+    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+        """See Dialect. Every column is cast to text by the server, so the driver can round nothing.
+
+        The labels differ from the columns' names, or ORDER BY would sort by the texts.
+        """
+        columns = [sa.cast(column, sa.Text()).label(f"t{index}") for index, column in enumerate(query.selected_columns)]
+        texts = query.with_only_columns(*columns, maintain_column_froms=True)
+        return odbc.fetch(connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0))
+
+    def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
+        """See Dialect. Not asked over ODBC."""
+        del connection, query
+        return None
+
+    def is_transient(self, error: Exception) -> bool:
+        """See Dialect."""
+        return odbc.is_transient(error)

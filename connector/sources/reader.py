@@ -1,0 +1,216 @@
+"""Reads views exactly: keyset pages, heads and counts over one short-lived read-only session of one source.
+
+Owns the SQL of a page and the classification of failures. It keeps no position: callers say where to read.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+import sqlalchemy as sa
+
+from connector.errors import Halted, Misconfigured, Transient
+from connector.position import EARLIEST, LATEST, Kind, Position, Window, mark_of
+from connector.sources import DIALECTS
+from connector.sources.dialect import Sample, Settings, view_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+#: A page never grows beyond this many bytes of text, whatever its number of rows.
+PAGE_BYTES: Final = 32 << 20
+
+
+@dataclass(frozen=True)
+class View:
+    """What the reader needs to know of a view: names are the view's own, `types` all its columns' SQL types."""
+
+    name: str
+    cursor: str
+    kind: Kind
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    types: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One read: rows as texts in (cursor, key) order. `last` is None for an empty page; `full`: there may be more."""
+
+    frame: pl.DataFrame
+    last: Position | None
+    full: bool
+
+
+class Reader:
+    """One session of one source, used by one thread. Every failure leaves it disconnected; the next call reconnects.
+
+    Raises Transient for what passes (a cut connection, a standby conflict, a time-out), Misconfigured for what a
+    person must change (credentials, host, permissions, a missing view).
+    """
+
+    def __init__(self, url: str, *, source: str, settings: Settings | None = None) -> None:
+        self.source = source
+        self.settings = settings or Settings()
+        parsed = _parse(url, source)
+        self.dialect = DIALECTS[parsed.drivername]
+        self._engine = self.dialect.engine(parsed, self.settings)
+        self._connection: sa.Connection | None = None
+
+    def close(self) -> None:
+        """Close the session; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sa.exc.DBAPIError:
+                connection.invalidate()
+
+    def columns(self, view: str) -> Mapping[str, str]:
+        """Return the view's columns and SQL types; empty when the role can't see such a view."""
+        with self._session() as connection:
+            return self.dialect.columns(connection, view)
+
+    def sample(self) -> Sample:
+        """Return the server's clock, progress and identity."""
+        with self._session() as connection:
+            return self.dialect.sample(connection)
+
+    def read(self, view: View, window: Window, *, limit: int) -> Page:
+        """Return the rows of a window in keyset order, at most `limit` of them and about PAGE_BYTES.
+
+        Refuses a page whose cursor goes backwards: the view's order can't be trusted then (Halted).
+        """
+        frame = self._fetch(self._keyset(view, window, limit), view)
+        if frame.is_empty():
+            return Page(frame, None, full=False)
+        _verify_order(frame, view, self.source)
+        full = frame.height >= limit or frame.estimated_size() >= PAGE_BYTES // 2
+        return Page(frame, position_at(frame, view, frame.height - 1), full=full)
+
+    def head(self, view: View, *, column: str | None = None, until: str | None = None) -> Position | None:
+        """Return the last row's position, or the last whose `column` is at or below `until`; None: there is none."""
+        table = self._table(view)
+        query = sa.select(*(table.c[name] for name in view.columns)).where(table.c[view.cursor].is_not(None))
+        if column is not None and until is not None:
+            query = query.where(table.c[column] <= self._bind(view, column, until, "until"))
+        query = query.order_by(*(table.c[name].desc() for name in (view.cursor, *view.key))).limit(1)
+        frame = self._fetch(query, view)
+        return None if frame.is_empty() else position_at(frame, view, 0)
+
+    def count(self, view: View, *, after: str | None = None) -> int:
+        """Return how many rows have no cursor, or (with `after`) one beyond that text."""
+        table = self._table(view)
+        cursor = table.c[view.cursor]
+        condition = cursor.is_(None) if after is None else cursor > self._bind(view, view.cursor, after, "after")
+        with self._session() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
+
+    def needs_sort(self, view: View, position: Position) -> bool | None:
+        """Return whether the keyset query has no index to serve it; None where the server does not say."""
+        with self._session() as connection:
+            return self.dialect.needs_sort(connection, self._keyset(view, Window(position, None), 1000))
+
+    def finds(self, view: View, position: Position) -> bool:
+        """Return whether the position, written back, finds its own row with `=`: the round trip is exact."""
+        table = self._table(view)
+        names = (view.cursor, *view.key)
+        equal = [table.c[name] == self._bind(view, name, text, f"p{i}") for i, (name, text) in enumerate(zip(names, (position.cursor, *position.key), strict=True))]
+        query = sa.select(*(table.c[name] for name in view.columns)).where(*equal).limit(1)
+        return not self._fetch(query, view).is_empty()
+
+    def _keyset(self, view: View, window: Window, limit: int) -> sa.Select[Any]:
+        """The query of a page. `cursor >= c` alone stands first, so that every planner starts in the index."""
+        table = self._table(view)
+        names = (view.cursor, *view.key) if view.key != (view.cursor,) else (view.cursor,)
+        query = sa.select(*(table.c[name] for name in view.columns)).where(table.c[view.cursor].is_not(None))
+        if window.after is not None:
+            texts = (window.after.cursor, *window.after.key)[: len(names)]
+            bounds = [self._bind(view, name, text, f"after_{i}") for i, (name, text) in enumerate(zip(names, texts, strict=True))]
+            columns = [table.c[name] for name in names]
+            if self.dialect.name.startswith("postgresql"):
+                query = query.where(sa.tuple_(*columns) > sa.tuple_(*bounds) if len(columns) > 1 else columns[0] > bounds[0])
+            else:
+                query = query.where(columns[0] >= bounds[0], _beyond(columns, bounds))
+        if window.until is not None:
+            query = query.where(table.c[view.cursor] <= self._bind(view, view.cursor, window.until, "until"))
+        return query.order_by(*(table.c[name] for name in names)).limit(limit)
+
+    def _bind(self, view: View, column: str, text: str, name: str) -> sa.ColumnElement[Any]:
+        return self.dialect.bind(text, view.types[column], name)
+
+    def _table(self, view: View) -> sa.TableClause:
+        return view_table(view.name, list(view.types))
+
+    def _fetch(self, query: sa.Select[Any], view: View) -> pl.DataFrame:
+        with self._session() as connection:
+            return self.dialect.fetch(connection, query, {name: view.types[name] for name in view.columns}, bytes_limit=PAGE_BYTES)
+
+    @contextmanager
+    def _session(self) -> Iterator[sa.Connection]:
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+                self.dialect.prepare(self._connection, self.settings)
+            yield self._connection
+        except Exception as error:
+            self.close()
+            raise self._classify(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _classify(self, error: Exception) -> Exception:
+        if not isinstance(error, sa.exc.DBAPIError) and not hasattr(error, "sqlstate") and not type(error).__module__.startswith(("pymysql", "pyodbc")):
+            return error
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        if _is_login(reason):
+            return Misconfigured(f"source {self.source}: the server refused the login: {reason}", hint="check user, password and database in sources[].url")
+        if self.dialect.is_transient(error):
+            return Transient(f"source {self.source}: {reason}", hint="it is tried again from the last committed position")
+        return Misconfigured(f"source {self.source}: {reason}", hint="run `connector check` with this configuration")
+
+
+def position_at(frame: pl.DataFrame, view: View, index: int) -> Position:
+    """Return the position of one row of a page."""
+    cursor = frame[view.cursor][index]
+    return Position(cursor, tuple(frame[name][index] for name in view.key), mark_of(cursor, view.kind))
+
+
+def _beyond(columns: Sequence[sa.ColumnElement[Any]], bounds: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bool]:
+    """(a, b, c) > (x, y, z) without row values, which only PostgreSQL can answer from an index."""
+    column, bound = columns[0], bounds[0]
+    if len(columns) == 1:
+        return column > bound
+    return sa.or_(column > bound, sa.and_(column == bound, _beyond(columns[1:], bounds[1:])))
+
+
+def _verify_order(frame: pl.DataFrame, view: View, source: str) -> None:
+    first, last = (mark_of(frame[view.cursor][index], view.kind) for index in (0, -1))
+    if view.kind == "id":
+        ordered = frame[view.cursor].cast(pl.Int128, strict=False).is_sorted()
+    else:
+        ordered = first <= last or EARLIEST in {first, last} or LATEST in {first, last}
+    if not ordered:
+        raise Halted(
+            f"source {source}: rows of {view.name} do not come in the order of {view.cursor}",
+            hint="the cursor must be one column that the database can order; check its type and collation",
+        )
+
+
+def _is_login(reason: str) -> bool:
+    lowered = reason.lower()
+    return any(part in lowered for part in ("password authentication failed", "access denied", "login failed", "does not exist", "no pg_hba.conf entry")) and "relation" not in lowered
+
+
+def _parse(url: str, source: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise Misconfigured(f"source {source}: the url is not a database URL", hint="postgresql://user@host/database") from None
+    if parsed.drivername not in DIALECTS:
+        raise Misconfigured(f"source {source}: unknown database {parsed.drivername!r}", hint=f"one of {', '.join(DIALECTS)}")
+    return parsed

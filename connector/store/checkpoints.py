@@ -1,0 +1,121 @@
+"""Where each stream stands: `seen`, `sealed`, `history_until`, the servers it may read and the key it counts by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.rows import dict_row
+
+from connector.position import Position
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One stream's row. `history_until` is None when no row was there at the first start."""
+
+    tenant: str
+    source: str
+    stream: str
+    generation: int
+    cursor_column: str
+    key_columns: tuple[str, ...]
+    servers: tuple[str, ...]
+    seen: Position | None
+    sealed: Position | None
+    history_until: int | None
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What a committed page does to its checkpoint; None leaves a mark where it is."""
+
+    seen: Position | None = None
+    sealed: Position | None = None
+    lag_seconds: float | None = None
+
+
+def load(connection: psycopg.Connection[Any], tenant: str, source: str, stream: str) -> Checkpoint | None:
+    """Return the stream's checkpoint, None before its first start."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            "select * from crm.checkpoints where tenant = %s and source = %s and stream = %s", (tenant, source, stream)
+        ).fetchone()
+    if row is None:
+        return None
+    return Checkpoint(
+        *(tenant, source, stream, row["generation"], row["cursor_column"]),
+        tuple(row["key_columns"]),
+        tuple(row["servers"]),
+        _position(row, "seen"),
+        _position(row, "sealed"),
+        None if row["history_until"] is None else int(row["history_until"]),
+    )
+
+
+def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
+    """Store the first start of a stream, before its first read."""
+    connection.execute(
+        """
+        insert into crm.checkpoints (tenant, source, stream, generation, cursor_column, key_columns, servers,
+            seen_cursor, seen_key, seen_mark, sealed_cursor, sealed_key, sealed_mark, history_until)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        (
+            *(checkpoint.tenant, checkpoint.source, checkpoint.stream, checkpoint.generation, checkpoint.cursor_column),
+            *(list(checkpoint.key_columns), list(checkpoint.servers)),
+            *_columns(checkpoint.seen),
+            *_columns(checkpoint.sealed),
+            checkpoint.history_until,
+        ),
+    )
+
+
+def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: Advance, *, rows: int) -> None:
+    """Move a checkpoint inside the caller's transaction, the one that holds the page's rows."""
+    seen, sealed = _columns(step.seen), _columns(step.sealed)
+    connection.execute(
+        """
+        update crm.checkpoints set rows = rows + %(rows)s, polled_at = clock_timestamp(), state = 'running', error = null,
+            lag_seconds = coalesce(%(lag)s, lag_seconds),
+            seen_cursor = coalesce(%(seen)s, seen_cursor), seen_key = coalesce(%(seen_key)s, seen_key),
+            seen_mark = coalesce(%(seen_mark)s, seen_mark),
+            sealed_cursor = coalesce(%(sealed)s, sealed_cursor), sealed_key = coalesce(%(sealed_key)s, sealed_key),
+            sealed_mark = coalesce(%(sealed_mark)s, sealed_mark)
+        where tenant = %(tenant)s and source = %(source)s and stream = %(stream)s
+        """,
+        {
+            **{"rows": rows, "lag": step.lag_seconds, "tenant": checkpoint.tenant, "source": checkpoint.source},
+            **{"stream": checkpoint.stream, "seen": seen[0], "seen_key": seen[1], "seen_mark": seen[2]},
+            **{"sealed": sealed[0], "sealed_key": sealed[1], "sealed_mark": sealed[2]},
+        },
+    )
+
+
+def set_state(connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, state: str, error: str | None) -> None:
+    """Record what a stream is doing: running, paused or stopped, and why."""
+    connection.execute(
+        "update crm.checkpoints set state = %s, error = %s, polled_at = clock_timestamp() where tenant = %s and source = %s and stream = %s",
+        (state, error, tenant, source, stream),
+    )
+
+
+def set_counts(connection: psycopg.Connection[Any], checkpoint: Checkpoint, *, null_cursors: int, future_rows: int) -> None:
+    """Record rows that are not read: without a cursor, or ahead of the source's clock."""
+    connection.execute(
+        "update crm.checkpoints set null_cursors = %s, future_rows = %s where tenant = %s and source = %s and stream = %s",
+        (null_cursors, future_rows, checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    )
+
+
+def _position(row: dict[str, Any], name: str) -> Position | None:
+    if row[f"{name}_cursor"] is None:
+        return None
+    return Position(row[f"{name}_cursor"], tuple(row[f"{name}_key"]), int(row[f"{name}_mark"]))
+
+
+def _columns(position: Position | None) -> tuple[str | None, list[str] | None, int | None]:
+    return (None, None, None) if position is None else (position.cursor, list(position.key), position.mark)

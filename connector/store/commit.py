@@ -1,0 +1,110 @@
+"""THE transaction: one page in, all of it or nothing. The only place that writes events, players, totals and positions.
+
+Order inside: the tenant's lock (so that `seq` is commit order and no reader can skip an event), players, events,
+totals, rejections, the checkpoint, and last the lease, which a frozen process has lost by then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+import psycopg
+
+from connector import player
+from connector.errors import Transient
+from connector.event import EVENTS, REJECTIONS, empty
+from connector.store import checkpoints, ledger, lease as leases, pending, players, quarantine, totals
+from connector.store.database import classify, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from connector.money import Rates
+    from connector.store.checkpoints import Advance, Checkpoint
+    from connector.store.lease import Lease
+
+#: Serialization failures and deadlocks repeat the whole page at once; anything else is the caller's decision.
+_ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one page brings: canonical frames of one stream, and what the commit does to positions.
+
+    `fresh`: no row at these positions was ever read before. `production`: read by the daemon's own tail or sweep, whose
+    later snapshot wins for profiles. `after`: written in the same transaction (a backfill's range).
+    """
+
+    checkpoint: Checkpoint
+    events: pl.DataFrame = field(default_factory=lambda: empty(EVENTS))
+    profiles: pl.DataFrame = field(default_factory=lambda: empty(player.PROFILES))
+    rejections: pl.DataFrame = field(default_factory=lambda: empty(REJECTIONS))
+    advance: Advance | None = None
+    fresh: bool = False
+    production: bool = True
+    rows: int = 0
+    after: Callable[[psycopg.Connection[Any]], None] | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What really changed: events inserted, players changed, rows that had changed under the same key."""
+
+    events: int
+    players: int
+    changed: int
+
+
+def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, lease: Lease) -> Committed:
+    """Write one page. Called by poller, sweeper, backfill and retry with an autocommit connection of their own.
+
+    Idempotent: the same page again inserts nothing. Raises LeaseLost, or Transient after which nothing was written.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            with connection.transaction():
+                return _write(connection, batch, rates, lease)
+        except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
+            if attempt == _ATTEMPTS - 1:
+                raise Transient(f"the store kept refusing a page: {first_line(error)}") from error
+        except psycopg.OperationalError as error:
+            raise classify(error) from error
+    raise AssertionError
+
+
+def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, lease: Lease) -> Committed:
+    checkpoint = batch.checkpoint
+    connection.execute("select pg_advisory_xact_lock(hashtextextended('crm:' || %s, 0))", (checkpoint.tenant,))
+    events, changed_players = batch.events, 0
+    if batch.profiles.height:
+        upserted = players.upsert(connection, checkpoint.tenant, batch.profiles, production=batch.production)
+        changed_players = upserted.changed
+        pending.settle(connection, upserted.completed, rates)
+        events = pl.concat([events, _profile_events(batch, upserted)])
+    inserted, changed = _write_events(connection, batch, events, rates)
+    quarantine.insert(connection, checkpoint, batch.rejections)
+    if batch.advance is not None:
+        checkpoints.advance(connection, checkpoint, batch.advance, rows=inserted + (batch.rows if batch.profiles.height else 0))
+    if batch.after is not None:
+        batch.after(connection)
+    leases.assert_held(connection, lease)
+    return Committed(inserted, changed_players, changed)
+
+
+def _write_events(connection: psycopg.Connection[Any], batch: Batch, events: pl.DataFrame, rates: Rates) -> tuple[int, int]:
+    if events.is_empty():
+        return 0, 0
+    resolved = players.resolve(connection, batch.checkpoint.tenant, events)
+    point = batch.checkpoint
+    stream = ledger.StreamKey(point.tenant, point.source, point.stream, point.generation)
+    written = ledger.insert(connection, stream, resolved, rates, fresh=batch.fresh and not batch.profiles.height)
+    totals.add(connection, written.rows)
+    return written.rows.height, written.changed
+
+
+def _profile_events(batch: Batch, upserted: players.Upserted) -> pl.DataFrame:
+    """Events that the changed profiles mean; a registration before the first start is no sign-up."""
+    since = (batch.checkpoint.history_until or 0) // 1000
+    return player.changes(upserted.before, batch.profiles, live_since=pl.lit(since).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))

@@ -1,0 +1,122 @@
+"""Opens the store: finds or starts its server, brings its schema up to date, hands out connections.
+
+Owns connections and migrations; what is written over them belongs to the other files here.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+import sqlalchemy as sa
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+
+from connector.errors import Misconfigured, Transient
+from connector.event import NAMES
+from connector.store import embedded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OLDEST_VERSION: Final = 140000
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+#: Transactions here are short: what waits longer than this is stuck, and the page is tried again.
+_OPTIONS: Final = "-c timezone=UTC -c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+
+
+@dataclass
+class Database:
+    """The store's address and, when it is embedded, its server."""
+
+    url: str
+    server: embedded.Server | None = None
+
+    def connect(self, *, autocommit: bool = True) -> psycopg.Connection[Any]:
+        """Open a connection. Raises Transient while the server is away, Misconfigured for a wrong login."""
+        try:
+            return psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10, application_name="connector", options=_OPTIONS)
+        except psycopg.OperationalError as error:
+            raise classify(error) from error
+
+    def close(self) -> None:
+        """Stop the embedded server if this process started it."""
+        if self.server is not None:
+            self.server.stop()
+
+
+def open_store(url: str) -> Database:
+    """Return the store's database, its embedded server running. Main thread only (see store.embedded.start)."""
+    if not url.startswith("embedded:"):
+        return Database(url)
+    server = embedded.ensure(Path(url.removeprefix("embedded:")))
+    return Database(server.create_database("crm"), server)
+
+
+def migrate(database: Database) -> str:
+    """Bring the schema to the newest revision and return it; idempotent, safe for two processes at once.
+
+    Called by `run`, `backfill` and `connector store migrate` before anything else.
+    """
+    engine = sa.create_engine(_sqlalchemy_url(database.url), poolclass=sa.pool.NullPool)
+    script = ScriptDirectory(str(_MIGRATIONS), version_locations=[str(_MIGRATIONS)])
+    context = EnvironmentContext(AlembicConfig(), script, fn=lambda revision, _: script._upgrade_revs("head", revision))  # noqa: SLF001
+    try:
+        with engine.begin() as connection:
+            _refuse_old_servers(connection)
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('crm.migrate', 0))"))
+            connection.execute(sa.text("create schema if not exists crm"))
+            context.configure(connection=connection, version_table_schema="crm", version_table="schema_version")
+            context.run_migrations()
+            _name_events(connection)
+    except sa.exc.OperationalError as error:
+        raise classify(error.orig or error) from error
+    except sa.exc.ProgrammingError as error:
+        raise Misconfigured(f"the store's schema can't be created: {first_line(error.orig or error)}", hint="grant create on the database to the connector's role") from error
+    finally:
+        engine.dispose()
+    return str(script.get_current_head())
+
+
+def is_current(database: Database) -> bool:
+    """Return whether the schema is at the newest revision, changing nothing."""
+    head = ScriptDirectory(str(_MIGRATIONS), version_locations=[str(_MIGRATIONS)]).get_current_head()
+    with database.connect() as connection, suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        row = connection.execute("select version_num from crm.schema_version").fetchone()
+        return row is not None and row[0] == head
+    return False
+
+
+def classify(error: BaseException) -> Exception:
+    """Return what a caller should do about a failed store operation."""
+    reason = first_line(error)
+    if any(text in reason for text in ("authentication failed", "does not exist", "no pg_hba.conf", "no password supplied")):
+        return Misconfigured(f"the store refused the login: {reason}", hint="check store.url: user, password and database")
+    return Transient(f"the store is not available: {reason}", hint="nothing is lost: reading goes on from the last commit")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text: the part that holds no statement and no values."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _refuse_old_servers(connection: sa.Connection) -> None:
+    version = int(connection.execute(sa.text("show server_version_num")).scalar_one())
+    if version < OLDEST_VERSION:
+        raise Misconfigured(f"the store runs PostgreSQL {version // 10000}", hint="it needs 14 or newer")
+
+
+def _name_events(connection: sa.Connection) -> None:
+    rows: Sequence[dict[str, object]] = [{"name_id": index, "name": name} for index, name in enumerate(NAMES, start=1)]
+    connection.execute(
+        sa.text("insert into crm.event_names (name_id, name) values (:name_id, :name) on conflict (name_id) do update set name = excluded.name"), rows
+    )
+
+
+def _sqlalchemy_url(url: str) -> str:
+    return "postgresql+psycopg://" + url.partition("://")[2]

@@ -1,0 +1,248 @@
+"""What a destination's lane reads and settles: changed players and events in commit order, from its own position.
+
+Lane -1 carries exclusions only. Everything here is one short transaction; no network call is made inside.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+
+from connector.store import lease as leases
+from connector.store.database import classify
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from connector.store.lease import Lease
+
+EXCLUSIONS: Final = -1
+
+_HORIZON: Final = """
+    select coalesce((select max(seq) from crm.event_rows), 0), coalesce((select max(change_seq) from crm.player_changes), 0)
+"""
+#: The player has a change that this lane has not sent: its events wait for that.
+_WAITING: Final = "exists (select from crm.player_changes c where c.player_id = e.player_id and c.change_seq > %(changes)s)"
+_LANE: Final = "(%(lane)s = -1 and c.reason = 'exclusion' or %(lane)s >= 0 and c.player_id %% %(lanes)s = %(lane)s)"
+_CHANGES: Final = f"""
+    select c.change_seq, c.reason, p.*, d.hash as sent_hash, d.names as sent_names, d.unsubscribed_by_us
+    from crm.player_changes c
+    join crm.players p using (player_id)
+    left join crm.delivered_profiles d on d.tenant = %(tenant)s and d.destination = %(destination)s and d.player_id = p.player_id
+    where c.change_seq > %(after)s and p.tenant = %(tenant)s and {_LANE}
+    order by c.change_seq limit %(limit)s
+"""
+_EVENT_COLUMNS: Final = """
+    e.seq, e.player_id, p.brand_id, p.external_id, p.marketable, p.is_stub, s.source, s.stream, s.generation, n.name,
+    e.key, coalesce(e.transaction_id, e.key) as transaction_id, e.occurred_at, e.amount, e.currency, e.properties
+"""
+_EVENT_JOINS: Final = """
+    join crm.players p using (player_id) join crm.event_streams s using (stream_id) join crm.event_names n using (name_id)
+"""
+_EVENTS: Final = f"""
+    select {_EVENT_COLUMNS}, {_WAITING} as waiting from crm.event_rows e {_EVENT_JOINS}
+    where e.seq > %(after)s and e.seq <= %(until)s and not e.history and n.name = any(%(names)s)
+      and s.tenant = %(tenant)s and e.player_id %% %(lanes)s = %(lane)s
+    order by e.seq limit %(limit)s
+"""
+_PARKED: Final = f"""
+    select {_EVENT_COLUMNS}, false as waiting from crm.parked_events w join crm.event_rows e using (seq, player_id) {_EVENT_JOINS}
+    where w.tenant = %(tenant)s and w.destination = %(destination)s and w.player_id %% %(lanes)s = %(lane)s and not p.is_stub
+    order by e.seq limit %(limit)s
+"""
+#: How many sequence numbers one look for events spans: bounds the scan when most events are not subscribed to.
+SPAN: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One lane of one destination."""
+
+    tenant: str
+    destination: str
+    number: int
+    lanes: int
+
+    @property
+    def lease_name(self) -> str:
+        return f"{self.tenant}/destination:{self.destination}:{self.number}"
+
+
+@dataclass
+class Place:
+    """Where a lane stands: everything up to these numbers is settled."""
+
+    event_seq: int
+    change_seq: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The outcome of one batch: letters are (player_id, seq, kind, name, reason, field, message, payload)."""
+
+    accepted: int = 0
+    letters: Sequence[tuple[Any, ...]] = ()
+    profiles: Sequence[tuple[int, bytes | None, list[str], bool]] = ()
+    parked: Sequence[tuple[int, int]] = ()
+    unparked: Sequence[int] = ()
+    dropped: int = 0
+    expired: int = 0
+
+
+def open_lane(connection: psycopg.Connection[Any], lane: Lane) -> Place:
+    """Return where the lane stands. If the number of lanes changed, all restart from the lowest position of any."""
+    row = connection.execute(
+        """
+        select coalesce(min(event_seq), 0), coalesce(min(change_seq), 0), bool_and(lanes = %(lanes)s) from crm.feeds
+        where tenant = %(tenant)s and destination = %(destination)s and (lane >= 0) = (%(lane)s >= 0)
+        """,
+        vars_of(lane),
+    ).fetchone()
+    assert row is not None
+    if row[2] is False:
+        connection.execute(
+            """
+            with old as (delete from crm.feeds where tenant = %(tenant)s and destination = %(destination)s and lane >= 0 returning *)
+            insert into crm.feeds (tenant, destination, lane, lanes, event_seq, change_seq, accepted, refused, dropped, expired)
+            select %(tenant)s, %(destination)s, number, %(lanes)s, min(event_seq), min(change_seq),
+                   case number when 0 then sum(accepted) else 0 end, case number when 0 then sum(refused) else 0 end,
+                   case number when 0 then sum(dropped) else 0 end, case number when 0 then sum(expired) else 0 end
+            from old, generate_series(0, %(lanes)s - 1) as number group by number
+            """,
+            vars_of(lane),
+        )
+    place = connection.execute(
+        """
+        insert into crm.feeds as f (tenant, destination, lane, lanes) values (%(tenant)s, %(destination)s, %(lane)s, %(lanes)s)
+        on conflict (tenant, destination, lane) do update set state = 'running', error = null
+        returning event_seq, change_seq
+        """,
+        vars_of(lane),
+    ).fetchone()
+    assert place is not None
+    return Place(*place)
+
+
+def horizon(connection: psycopg.Connection[Any]) -> Place:
+    """Return the newest committed numbers. Numbers are drawn in commit order, so all below them are visible."""
+    row = connection.execute(_HORIZON).fetchone()
+    assert row is not None
+    return Place(*row)
+
+
+def changes(connection: psycopg.Connection[Any], lane: Lane, *, after: int, limit: int) -> list[dict[str, Any]]:
+    """Return changed players of the lane in their newest state, with what was last accepted of them."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_CHANGES, {**vars_of(lane), "after": after, "limit": limit}).fetchall()
+
+
+def events(
+    connection: psycopg.Connection[Any], lane: Lane, place: Place, *, until: int, names: Collection[str], limit: int
+) -> list[dict[str, Any]]:
+    """Return live events of the lane that the destination subscribes to, in commit order, from `place` to `until`.
+
+    `waiting` marks an event whose player has an unsent change: it must not overtake its player.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        values = {**vars_of(lane), "after": place.event_seq, "changes": place.change_seq, "until": until}
+        return cursor.execute(_EVENTS, {**values, "names": list(names), "limit": limit}).fetchall()
+
+
+def parked(connection: psycopg.Connection[Any], lane: Lane, *, limit: int) -> list[dict[str, Any]]:
+    """Return waiting events whose player has a profile by now."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_PARKED, {**vars_of(lane), "limit": limit}).fetchall()
+
+
+def settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settled: Settled, lease: Lease) -> None:
+    """Record a batch's outcome and the lane's new place in one transaction, under the lane's lease."""
+    try:
+        with connection.transaction():
+            _settle(connection, lane, place, settled)
+            leases.assert_held(connection, lease)
+    except psycopg.OperationalError as error:
+        raise classify(error) from error
+
+
+def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settled: Settled) -> None:
+    who = (lane.tenant, lane.destination)
+    with connection.cursor() as cursor:
+        if settled.profiles:
+            cursor.executemany(
+                """
+                insert into crm.delivered_profiles (tenant, destination, player_id, hash, names, unsubscribed_by_us)
+                values (%s, %s, %s, %s, %s, %s)
+                on conflict (tenant, destination, player_id) do update set hash = excluded.hash, names = excluded.names,
+                    unsubscribed_by_us = excluded.unsubscribed_by_us, sent_at = now()
+                """,
+                [(*who, *profile) for profile in settled.profiles],
+            )
+        if settled.letters:
+            cursor.executemany(
+                """
+                insert into crm.dead_letters (tenant, destination, player_id, seq, kind, name, reason, field, message, payload)
+                values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                """,
+                [(*who, *letter) for letter in settled.letters],
+            )
+        if settled.parked:
+            cursor.executemany(
+                "insert into crm.parked_events (tenant, destination, player_id, seq) values (%s, %s, %s, %s) on conflict do nothing",
+                [(*who, *event) for event in settled.parked],
+            )
+    if settled.unparked:
+        connection.execute(
+            "delete from crm.parked_events where tenant = %s and destination = %s and seq = any(%s)", (*who, list(settled.unparked))
+        )
+    connection.execute(
+        """
+        update crm.feeds set event_seq = %s, change_seq = %s, accepted = accepted + %s, refused = refused + %s,
+               dropped = dropped + %s, expired = expired + %s, state = 'running', error = null,
+               delivered_at = case when %s then now() else delivered_at end
+        where tenant = %s and destination = %s and lane = %s
+        """,
+        (
+            *(place.event_seq, place.change_seq, settled.accepted, len(settled.letters), settled.dropped, settled.expired),
+            *(settled.accepted > 0, *who, lane.number),
+        ),
+    )
+
+
+def set_state(connection: psycopg.Connection[Any], lane: Lane, state: str, error: str | None) -> None:
+    """Record what a lane is doing: running, waiting or stopped, and why."""
+    connection.execute(
+        "update crm.feeds set state = %(state)s, error = %(error)s where tenant = %(tenant)s and destination = %(destination)s and lane = %(lane)s",
+        {**vars_of(lane), "state": state, "error": error},
+    )
+
+
+def refresh(connection: psycopg.Connection[Any], lane: Lane, *, older_than: float, limit: int) -> int:
+    """Mark profiles that were last sent long ago, so that they are sent again; returns how many. Takes the tenant's lock."""
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(hashtextextended('crm:' || %s, 0))", (lane.tenant,))
+        return connection.execute(
+            """
+            insert into crm.player_changes (player_id, reason)
+            select player_id, 'refresh' from crm.delivered_profiles
+            where tenant = %(tenant)s and destination = %(destination)s and player_id %% %(lanes)s = %(lane)s
+              and sent_at < now() - make_interval(secs => %(older)s)
+            order by sent_at limit %(limit)s
+            on conflict (player_id, reason) do update set change_seq = nextval('crm.change_seq'), changed_at = now()
+            """,
+            {**vars_of(lane), "older": older_than, "limit": limit},
+        ).rowcount
+
+
+def vars_of(lane: Lane) -> dict[str, Any]:
+    """Return a lane as statement parameters."""
+    return {"tenant": lane.tenant, "destination": lane.destination, "lane": lane.number, "lanes": lane.lanes}
+
+
+def letter(player_id: int, seq: int | None, kind: str, name: str, refusal: tuple[str, str, str], body: bytes) -> tuple[Any, ...]:
+    """Return a dead letter: the API's reason and the item as it was sent."""
+    reason, field, message = refusal
+    return (player_id, seq, kind, name, reason, field, message, json.dumps(json.loads(body)))

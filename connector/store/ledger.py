@@ -1,0 +1,168 @@
+"""The event ledger: canonical events into narrow rows, each (stream, brand, key, name) once. Inside THE transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+import psycopg
+
+from connector.event import EFFECTS, NAMES
+from connector.money import Rates, plain
+from connector.store.copying import copy_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_COLUMNS: Final = (
+    *("player_id", "occurred_at", "amount_base", "stream_id", "name_id", "effect", "history", "key", "transaction_id"),
+    *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "properties"),
+)
+_EFFECTS: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
+_STAGE: Final = """
+    create temporary table if not exists stage_events (
+        ordinal integer, player_id bigint, occurred_at timestamptz, amount_base bigint, stream_id smallint,
+        name_id smallint, effect smallint, history boolean, key text collate "C", transaction_id text, currency text,
+        amount numeric, fx_rate_locked numeric, stake numeric, stake_base bigint, properties jsonb
+    ) on commit delete rows
+"""
+_INSERT: Final = f"""
+    insert into crm.event_rows ({", ".join(_COLUMNS)})
+    select {", ".join(_COLUMNS)} from pg_temp.stage_events order by ordinal
+    on conflict (stream_id, key, name_id) do nothing
+    returning stream_id, key, name_id
+"""
+#: A row that is there with other money, time or player is neither counted again nor hidden: both versions are kept.
+_CHANGED: Final = """
+    insert into crm.quarantine (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, raw)
+    select s.tenant, s.source, s.stream, 'changed', md5(concat_ws('|', n.player_id, n.occurred_at, n.amount, n.currency)),
+           n.key, coalesce(n.transaction_id, n.key), s.brand_id,
+           jsonb_build_object(
+               'old', jsonb_build_object('player_id', e.player_id, 'occurred_at', e.occurred_at, 'amount', e.amount, 'currency', e.currency),
+               'new', jsonb_build_object('player_id', n.player_id, 'occurred_at', n.occurred_at, 'amount', n.amount, 'currency', n.currency))
+    from pg_temp.stage_events n
+    join crm.event_rows e using (stream_id, key, name_id)
+    join crm.event_streams s using (stream_id)
+    where (e.player_id, e.occurred_at, e.amount) is distinct from (n.player_id, n.occurred_at, n.amount)
+       or e.currency is distinct from n.currency and n.currency is not null
+    on conflict (tenant, source, stream, row_key, reason, field)
+    do update set seen_count = crm.quarantine.seen_count + 1, last_at = now()
+"""
+
+
+@dataclass(frozen=True)
+class StreamKey:
+    """Which ledger a row belongs to, brand aside."""
+
+    tenant: str
+    source: str
+    stream: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """The rows really inserted, as `totals.sums` takes them, and the number that had changed under their key."""
+
+    rows: pl.DataFrame
+    changed: int
+
+
+def insert(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.DataFrame, rates: Rates, *, fresh: bool) -> Inserted:
+    """Insert events whose `player_id` and `player_currency` are resolved; what is there already is left alone.
+
+    `fresh` promises that no row at these positions was ever read: then they are copied straight in, under a
+    savepoint, and only a broken promise goes through staging.
+    """
+    rows = _narrow(connection, stream, events, rates)
+    if fresh:
+        try:
+            with connection.transaction():
+                copy_frame(connection, f"crm.event_rows ({', '.join(_COLUMNS)})", rows.select(_COLUMNS))  # type: ignore[arg-type]
+        except psycopg.errors.UniqueViolation:
+            pass
+        else:
+            _await_rates(connection, rows)
+            return Inserted(rows, 0)
+    return _insert_staged(connection, rows)
+
+
+def _insert_staged(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> Inserted:
+    connection.execute(_STAGE)
+    target = f"pg_temp.stage_events (ordinal, {', '.join(_COLUMNS)})"
+    copy_frame(connection, target, rows.with_row_index("ordinal").select("ordinal", *_COLUMNS))  # type: ignore[arg-type]
+    returned = connection.execute(_INSERT).fetchall()
+    changed = 0
+    if len(returned) < rows.height:
+        keys = pl.DataFrame(returned, schema={"stream_id": pl.Int16, "key": pl.String, "name_id": pl.Int16}, orient="row")
+        changed = connection.execute(_CHANGED).rowcount
+        rows = rows.join(keys, on=["stream_id", "key", "name_id"], how="semi").unique(["stream_id", "key", "name_id"], keep="first", maintain_order=True)
+    _await_rates(connection, rows)
+    return Inserted(rows, changed)
+
+
+def _narrow(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.DataFrame, rates: Rates) -> pl.DataFrame:
+    """Turn canonical events into rows of the ledger: ids for names, money in both currencies."""
+    ids = {brand: stream_id(connection, stream, brand) for brand in events["brand_id"].unique()}
+    names = {name: index for index, name in enumerate(NAMES, start=1)}
+    named = events.with_columns(
+        currency=pl.when(pl.col("amount").is_not_null()).then(pl.coalesce("currency", "player_currency")),
+        stream_id=pl.col("brand_id").replace_strict(ids, return_dtype=pl.Int16),
+        name_id=pl.col("name").replace_strict(names, return_dtype=pl.Int16),
+        effect=pl.col("effect").replace_strict(_EFFECTS, default=0, return_dtype=pl.Int16) * pl.col("sign").fill_null(1),
+        transaction_id=pl.when(pl.col("transaction_id") != pl.col("key")).then(pl.col("transaction_id")),
+        native=pl.col("amount"),
+        native_stake=pl.col("stake"),
+    )
+    return priced(named, rates).with_columns(amount=plain(pl.col("native")), stake=plain(pl.col("native_stake")))
+
+
+def priced(rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
+    """Return rows (currency, native, native_stake) with fx_rate_locked, amount_base and stake_base; null without a rate."""
+    rated = rows.with_columns(rate=rates.expression(pl.col("currency")))
+    return rated.with_columns(
+        amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
+        stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")),
+        fx_rate_locked=plain(pl.col("rate")),
+    )
+
+
+def stream_id(connection: psycopg.Connection[Any], stream: StreamKey, brand: str) -> int:
+    """Return the small number that stands for (stream, brand) in every row, giving one at first sight."""
+    values = (stream.tenant, stream.source, stream.stream, stream.generation, brand)
+    select = "select stream_id from crm.event_streams where (tenant, source, stream, generation, brand_id) = (%s, %s, %s, %s, %s)"
+    row = connection.execute(select, values).fetchone()
+    if row is None:
+        row = connection.execute(
+            "insert into crm.event_streams (tenant, source, stream, generation, brand_id) values (%s, %s, %s, %s, %s) returning stream_id", values
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _await_rates(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> None:
+    """Note the events whose base amount has to wait: no rate yet, or a stub player whose currency is not known."""
+    waiting = rows.filter(pl.col("native").is_not_null() & pl.col("amount_base").is_null())
+    if waiting.height:
+        connection.execute(
+            """
+            insert into crm.fx_pending (seq, player_id)
+            select e.seq, e.player_id from unnest(%s::smallint[], %s::text[], %s::smallint[]) as w(stream_id, key, name_id)
+            join crm.event_rows e using (stream_id, key, name_id)
+            on conflict do nothing
+            """,
+            (waiting["stream_id"].to_list(), waiting["key"].to_list(), waiting["name_id"].to_list()),
+        )
+
+
+def counts(connection: psycopg.Connection[Any], tenant: str) -> Mapping[tuple[str, str], int]:
+    """Return the number of events per (source, stream)."""
+    rows = connection.execute(
+        """
+        select s.source, s.stream, count(*) from crm.event_rows e join crm.event_streams s using (stream_id)
+        where s.tenant = %s group by 1, 2
+        """,
+        (tenant,),
+    )
+    return {(source, stream): number for source, stream, number in rows}

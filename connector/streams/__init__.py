@@ -1,0 +1,14 @@
+"""One file per operator view. To add a view: write its contract, list it here, put its SQL into views/."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from connector.streams import casino, deposits, user_profile, withdrawals
+from connector.streams.contract import Contract
+
+#: Every stream, in the order of a cycle: users first, so that a transaction finds its player.
+STREAMS: Final[dict[str, Contract]] = {
+    contract.stream: contract
+    for contract in (user_profile.CONTRACT, deposits.CONTRACT, withdrawals.CONTRACT, casino.BETS, casino.WINS)
+}

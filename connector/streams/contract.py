@@ -1,0 +1,176 @@
+"""What a stream promises about its view: columns, key, cursor; and how an actual view is bound to that promise.
+
+Owns names and resolution (renames, aliases, case). It neither reads a database nor turns values into events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from connector.errors import Misconfigured
+from connector.player import MarketingRules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from connector.config import Stream
+    from connector.position import Kind
+
+ValueKind = Literal["text", "id", "time", "amount", "flag", "enum", "list", "phone"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a contract. `aliases` are other names it has in the field; `values` its enum, upper case.
+
+    A required column must be in the view. Where its value is missing or unreadable the row is refused, unless the
+    column is `lenient`: then only the value is lost, and reported.
+    """
+
+    name: str
+    kind: ValueKind = "text"
+    required: bool = False
+    lenient: bool = False
+    aliases: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What one page became: event and profile frames (either may be empty) and the rows that could not."""
+
+    events: pl.DataFrame
+    profiles: pl.DataFrame
+    rejections: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a normaliser knows beside the rows. `history_until` None: all rows are live; `all_history` for backfill."""
+
+    history_until: int | None = None
+    all_history: bool = False
+    rules: MarketingRules = field(default_factory=MarketingRules)
+
+
+class Normalise(Protocol):
+    """Turn one page of source texts into canonical frames.
+
+    Called on the source's thread for every page, live, swept or historical. Pure: the same page gives the same frames.
+    Never raises for a row: a bad row is a rejection, a bad optional field is a null and a kept rejection.
+    """
+
+    def __call__(self, page: pl.DataFrame, binding: Binding, context: Context) -> Normalised: ...
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One stream's promise. `keys` are tried in order: the first whose columns all exist is the row key."""
+
+    stream: str
+    columns: tuple[Column, ...]
+    cursor: tuple[str, Kind]
+    keys: tuple[tuple[str, ...], ...]
+    normalise: Normalise
+    #: The column of business time: it finds "lateness ago" for id cursors.
+    business_time: str
+    start: Literal["beginning", "now"] = "beginning"
+    modes: tuple[str, ...] = ()
+    #: Columns a mode does without, and those only it requires.
+    mode_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    reads_profiles: bool = False
+
+    def columns_for(self, mode: str | None) -> tuple[Column, ...]:
+        """Return the columns of a mode: its own definitions replace the general ones of the same name."""
+        own = {column.name: column for column in self.mode_columns.get(mode or "", ())}
+        general = tuple(own.pop(column.name, column) for column in self.columns)
+        return general + tuple(own.values())
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A contract bound to a view that exists: every name here is the view's own."""
+
+    contract: Contract
+    view: str
+    mode: str | None
+    cursor: str
+    kind: Kind
+    key: tuple[str, ...]
+    columns: Mapping[str, str]
+    extra: tuple[str, ...]
+    values: Mapping[str, Mapping[str, str]]
+    types: Mapping[str, str]
+
+    @property
+    def stream(self) -> str:
+        return self.contract.stream
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """Return the view columns that a page reads, cursor and key first, none twice."""
+        return tuple(dict.fromkeys((self.cursor, *self.key, *self.columns.values(), *self.extra)))
+
+
+#: Columns that every transactional view carries.
+IDENTITY: Final = (
+    Column("ext_brand_id", "id", required=True, aliases=("brand_id",)),
+    Column("user_ext_id", "id", required=True, aliases=("external_user_id",)),
+)
+
+
+def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: str) -> Binding:
+    """Bind a contract to the view whose columns and SQL types are `types`.
+
+    Raises Misconfigured with every missing column, an unusable key or cursor, each with what the view does have.
+    """
+    mode = config.mode or (contract.modes[0] if contract.modes else None)
+    if config.mode and config.mode not in contract.modes:
+        raise Misconfigured(f"stream {contract.stream} has no mode {config.mode!r}", hint=f"one of {', '.join(contract.modes)}")
+    actual = {name.lower(): name for name in types}
+    columns, problems = _resolve(contract.columns_for(mode), config, actual)
+    extra = tuple(actual.get(name.lower(), "") for name in config.extra)
+    problems += [f"extra column {name!r} is not there" for name, found in zip(config.extra, extra, strict=True) if not found]
+    cursor_name, kind = (config.cursor.column, config.cursor.kind) if config.cursor else contract.cursor
+    cursor = columns.get(cursor_name) or actual.get(cursor_name.lower())
+    if cursor is None:
+        problems.append(f"cursor column {cursor_name!r} is not there; set cursor: {{column: ..., kind: time|id}}")
+    key = _key(contract, config, columns, actual)
+    if key is None:
+        wanted = config.key or " or ".join("(" + ", ".join(names) + ")" for names in contract.keys)
+        problems.append(f"no usable row key: the view has none of {wanted}; expose a unique id and set key: [id]")
+    if problems:
+        raise Misconfigured(
+            f"view {view} of stream {contract.stream}: " + "; ".join(problems),
+            hint=f"the view has {', '.join(types) or 'no columns'}; map names with columns: {{contract_name: view_name}}",
+        )
+    assert cursor is not None
+    assert key is not None
+    return Binding(contract, view, mode, cursor, kind, key, columns, extra, config.values, types)
+
+
+def _resolve(columns: Sequence[Column], config: Stream, actual: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    found: dict[str, str] = {}
+    known = {column.name for column in columns}
+    problems = [f"columns.{name}: the contract has no such column" for name in config.columns if name not in known]
+    for column in columns:
+        names = [config.columns[column.name]] if column.name in config.columns else [column.name, *column.aliases]
+        match = next((actual[name.lower()] for name in names if name.lower() in actual), None)
+        if match is not None:
+            found[column.name] = match
+        elif column.required or column.name in config.columns:
+            problems.append(f"column {names[0]!r} is missing" + ("" if len(names) == 1 else f" (or {', '.join(names[1:])})"))
+    return found, problems
+
+
+def _key(
+    contract: Contract, config: Stream, columns: Mapping[str, str], actual: Mapping[str, str]
+) -> tuple[str, ...] | None:
+    for names in [tuple(config.key)] if config.key else contract.keys:
+        resolved = [columns.get(name) or actual.get(name.lower()) for name in names]
+        if all(resolved):
+            return tuple(name for name in resolved if name)
+    return None

@@ -1,0 +1,65 @@
+"""`deposits`: final deposits by `dt_finalized` -> `deposit_confirmed`; a rolled-back one -> `custom_deposit_reversed`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from connector.streams import transactions, values
+from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
+
+_FINAL: Final = ("COMPLETED", "CONFIRMED", "APPROVED", "SUCCESS", "SUCCESSFUL")
+
+
+def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
+    """See streams.contract.Normalise. Rows whose `deposit_status` is not final are not deposits yet: left out."""
+    typed = values.typed(page, binding)
+    if "deposit_status" in binding.columns:
+        final = typed["deposit_status"].is_null() | typed["deposit_status"].is_in(_FINAL)
+        page, typed = page.filter(final), typed.filter(final).drop("row").with_row_index("row")
+    reversed_ = pl.col("is_rollback").fill_null(value=False)
+    return transactions.normalised(
+        page,
+        typed,
+        binding,
+        context,
+        checks=[*transactions.unusable("deposit_amount")],
+        event={
+            "name": pl.when(reversed_).then(pl.lit("custom_deposit_reversed")).otherwise(pl.lit("deposit_confirmed")),
+            "transaction_id": pl.coalesce("transaction_id", "row_key"),
+            "occurred_at": pl.col("transaction_date"),
+            "amount": pl.col("deposit_amount"),
+            "effect": pl.lit("deposited"),
+            "sign": pl.when(reversed_).then(-1).otherwise(1),
+        },
+        named={
+            **transactions.texts(["payment_method", "provider", "bonus_code"]),
+            **{name: transactions.plain(name) for name in transactions.BALANCES},
+        },
+    )
+
+
+CONTRACT: Final = Contract(
+    stream="deposits",
+    columns=(
+        Column("dt_finalized", "time", required=True),
+        *IDENTITY,
+        Column("transaction_id", "id", aliases=("id", "deposit_id")),
+        Column("transaction_date", "time", required=True),
+        Column("deposit_amount", "amount", required=True, aliases=("amount",)),
+        Column("currency", aliases=("core_wallet_currency",)),
+        Column("bonus_balance", "amount"),
+        Column("real_balance", "amount"),
+        Column("total_balance", "amount"),
+        Column("bonus_code", aliases=("deposit_code",)),
+        Column("payment_method", aliases=("deposit_method",)),
+        Column("provider", aliases=("provider_name",)),
+        Column("deposit_status", "enum", aliases=("status",)),
+        Column("is_rollback", "flag", aliases=("acc_is_rollback",)),
+    ),
+    cursor=("dt_finalized", "time"),
+    keys=(("transaction_id",), ("id",)),
+    business_time="transaction_date",
+    normalise=normalise,
+)

@@ -1,0 +1,75 @@
+"""What deposits, withdrawals and casino rows share: from a typed frame of good rows to the canonical event frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from connector import money
+from connector.event import EVENTS, properties
+from connector.player import PROFILES
+from connector.streams import values
+from connector.streams.contract import Binding, Context, Normalised
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Balances that several views repeat beside each transaction.
+BALANCES = ("bonus_balance", "real_balance", "total_balance")
+
+
+def normalised(
+    page: pl.DataFrame,
+    typed: pl.DataFrame,
+    binding: Binding,
+    context: Context,
+    *,
+    checks: Sequence[tuple[pl.Expr, str, str]],
+    event: Mapping[str, pl.Expr],
+    named: Mapping[str, pl.Expr],
+) -> Normalised:
+    """Reject the bad rows and build events of the others.
+
+    `event` holds expressions for the event columns that differ between streams (name, occurred_at, amount, ...),
+    `named` those for the properties; the view's extra columns join the properties under their own names.
+    """
+    frame = typed.with_columns(values.history(page, binding, context).alias("history"))
+    extras = page.select(pl.col(name).alias(f"extra:{name}") for name in binding.extra)
+    good, rejections = values.split(page, pl.concat([frame, extras], how="horizontal"), binding.contract.columns_for(binding.mode), checks)
+    columns: dict[str, pl.Expr] = {
+        "brand_id": pl.col("ext_brand_id"),
+        "external_id": pl.col("user_ext_id"),
+        "key": pl.col("row_key"),
+        "currency": pl.col("currency").str.strip_chars().str.to_uppercase(),
+        "sign": pl.lit(1),
+        "stake": pl.lit(None),
+        "history": pl.col("history"),
+        **event,
+    }
+    shown = {**named, **{name: pl.col(f"extra:{name}") for name in binding.extra}}
+    built = good.select(
+        *(columns[name].cast(dtype).alias(name) for name, dtype in EVENTS.items() if name != "properties"),
+        *(expression.alias(f"p:{name}") for name, expression in shown.items()),
+    )
+    encoded = built.select(pl.col(f"p:{name}").alias(name) for name in shown).select(properties(list(shown)).alias("properties"))
+    events = pl.concat([built, encoded], how="horizontal").select(*EVENTS)
+    return Normalised(events, pl.DataFrame(schema=PROFILES), rejections)
+
+
+def texts(names: Sequence[str]) -> dict[str, pl.Expr]:
+    """Return property expressions that carry typed columns as they are; amounts become plain decimal texts."""
+    return {name: pl.col(name) for name in names}
+
+
+def plain(name: str) -> pl.Expr:
+    """Return an amount column as a property."""
+    return money.plain(pl.col(name))
+
+
+def unusable(name: str) -> list[tuple[pl.Expr, str, str]]:
+    """Return the checks of an amount: a reversal is a row of its own, not a minus sign; sums must never overflow."""
+    return [
+        (pl.col(name) < 0, "negative amount", name),
+        (pl.col(name) >= money.AMOUNT_LIMIT, "amount too large to be true", name),
+    ]

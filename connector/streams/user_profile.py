@@ -1,0 +1,139 @@
+"""`user_profile`: every user by `dt_update` -> the profile frame (identify); its events come from player.changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import phonenumbers
+import polars as pl
+
+from connector.event import EVENTS, properties
+from connector.player import PROFILES, marketable, ucrm_status
+from connector.streams import values
+from connector.streams.contract import Binding, Column, Context, Contract, Normalised
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_GENDERS: Final = {"MALE": "m", "M": "m", "FEMALE": "f", "F": "f", "UNKNOWN": "unknown"}
+#: Optional columns beyond the guide's: kept as traits under these names.
+_TRAITS: Final = (
+    *("timezone", "last_login_country", "last_login_at", "stag", "ga_id", "duplicates", "accept_bonuses"),
+    *("promo_phone", "partner_promos", "subscription_token", "anonymous_id", "telegram_id", "kyc_level", "tier_code"),
+    *("email_confirmed_at", "self_excluded_until", "cooling_off_until", "is_test"),
+)
+
+
+def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
+    """See streams.contract.Normalise. A user row never costs its status: an unknown one is kept raw, unmarketable."""
+    typed = values.typed(page, binding).with_columns(
+        values.history(page, binding, context).alias("history"),
+        page[binding.cursor].alias("cursor"),
+        *(page[name].alias(f"extra:{name}") for name in binding.extra),
+    )
+    columns = binding.contract.columns_for(binding.mode)
+    good, rejections = values.split(page, typed, columns, [])
+    phones, lost = _phones(good)
+    good = good.with_columns(phones)
+    if lost.any():
+        rejections = pl.concat([rejections, _phone_rejections(page, good, lost)])
+    return Normalised(pl.DataFrame(schema=EVENTS), _profiles(good, binding, context), rejections)
+
+
+def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.DataFrame:
+    raw = pl.col("core_account_status").str.strip_chars().str.to_uppercase()
+    traits = [*_TRAITS, *binding.extra]
+    encoded = good.select(
+        *(pl.col(name).alias(name) for name in _TRAITS), *(pl.col(f"extra:{name}").alias(name) for name in binding.extra)
+    ).select(properties(traits).alias("traits"))
+    cooling = values.instant(pl.col("cooling_off_until"))
+    frame = good.with_columns(
+        encoded["traits"],
+        brand_id="ext_brand_id",
+        external_id="user_ext_id",
+        status_raw=raw,
+        status=ucrm_status(raw),
+        registered_at="core_registration_date",
+        language=pl.col("core_user_language").str.strip_chars().str.to_uppercase().str.slice(0, 2),
+        default_currency_code=pl.col("core_wallet_currency").str.strip_chars().str.to_uppercase(),
+        username="core_username",
+        first_name="user_first_name",
+        last_name="user_last_name",
+        email="user_email",
+        phone="user_phone",
+        country=pl.col("user_country").str.strip_chars().str.to_uppercase(),
+        gender=pl.when(pl.col("core_user_gender") != "unknown").then(pl.col("core_user_gender")),
+        date_of_birth="user_birthdate",
+        kyc_status="core_kyc_status",
+        affiliate_id="core_affiliate_id",
+        affiliate_str="core_affiliate_str",
+        email_disabled="core_is_email_disabled_by_platform",
+        sms_disabled="core_is_sms_disabled_by_platform",
+        source_updated_at="dt_update",
+    )
+    frame = frame.with_columns(rg_self_excluded=pl.col("status") == "self_excluded")
+    cooling_off = (cooling > pl.col("source_updated_at")).fill_null(value=False)
+    frame = frame.with_columns(marketable=marketable(context.rules, cooling_off=cooling_off))
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in PROFILES.items())
+
+
+def _phones(good: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Return phones in E.164 by the user's country, and where one was given that is no phone number."""
+    pairs = zip(good["user_phone"], good["user_country"], strict=True)
+    parsed = pl.Series("user_phone", list(_e164(pairs)), dtype=pl.String)
+    return parsed, good["user_phone"].is_not_null() & parsed.is_null()
+
+
+def _e164(pairs: Iterable[tuple[str | None, str | None]]) -> Iterable[str | None]:
+    for text, country in pairs:
+        if text is None:
+            yield None
+            continue
+        try:
+            number = phonenumbers.parse(text, (country or "").strip().upper() or None)
+        except phonenumbers.NumberParseException:
+            yield None
+        else:
+            possible = phonenumbers.is_possible_number(number)
+            yield phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if possible else None
+
+
+def _phone_rejections(page: pl.DataFrame, good: pl.DataFrame, lost: pl.Series) -> pl.DataFrame:
+    marked = good.with_columns(lost.alias("bad:user_phone"))
+    _, rejections = values.split(page, marked, [Column("user_phone", "phone")], [])
+    return rejections
+
+
+CONTRACT: Final = Contract(
+    stream="user_profile",
+    columns=(
+        Column("dt_update", "time", required=True, lenient=True),
+        Column("ext_brand_id", "id", required=True, aliases=("brand_id",)),
+        Column("user_ext_id", "id", required=True, aliases=("external_user_id",)),
+        Column("core_account_status", required=True, aliases=("core_external_account_status",)),
+        Column("core_registration_date", "time", required=True, lenient=True),
+        Column("core_user_language", required=True, lenient=True),
+        Column("core_wallet_currency", required=True, lenient=True),
+        Column("core_username"),
+        Column("user_birthdate", "time"),
+        Column("user_country"),
+        Column("user_email"),
+        Column("user_first_name"),
+        Column("user_last_name"),
+        Column("user_phone"),
+        Column("core_affiliate_id", "id"),
+        Column("core_affiliate_str"),
+        Column("core_is_email_disabled_by_platform", "flag"),
+        Column("core_is_sms_disabled_by_platform", "flag"),
+        Column("core_user_gender", "enum", values=_GENDERS),
+        Column("core_kyc_status"),
+        Column("tags", "list"),
+        Column("groups", "list"),
+        *(Column(name) for name in _TRAITS),
+    ),
+    cursor=("dt_update", "time"),
+    keys=(("ext_brand_id", "user_ext_id"),),
+    business_time="dt_update",
+    normalise=normalise,
+    reads_profiles=True,
+)

@@ -1,0 +1,190 @@
+"""Text to typed values: one expression per kind of column, and the rows that don't fit.
+
+A page arrives as the source's own texts, so nothing has passed through a float or a driver's idea of time. Owns
+parsing and rejection; what a value means is the stream's business.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import reduce
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from connector.event import AMOUNT, INSTANT, REJECTIONS, row_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from connector.streams.contract import Binding, Column, Context
+
+_TRUE: Final = ("true", "t", "1", "yes", "y")
+_FALSE: Final = ("false", "f", "0", "no", "n")
+_INVALID: Final = {
+    "time": "not a timestamp",
+    "amount": "not a finite number of at most 20 digits",
+    "flag": "not a boolean",
+    "enum": "not a known value",
+    "list": "not a list",
+    "phone": "not a phone number",
+}
+#: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
+_EPOCH_DIGITS: Final = ((11, 1_000_000), (14, 1_000), (17, 1))
+
+
+def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
+    """Return the page's contract columns, typed, plus `bad:NAME` where a text did not parse and `row_key`, `row`."""
+    columns = binding.contract.columns_for(binding.mode)
+    values: list[pl.Expr] = []
+    for column in columns:
+        view_column = binding.columns.get(column.name)
+        if view_column is None:
+            values.append(pl.lit(None, dtype=_dtype(column)).alias(column.name))
+            continue
+        text = _present(pl.col(view_column), column)
+        value = parse(text, column, binding.values.get(column.name, {}))
+        values.append(value.alias(column.name))
+        if column.kind not in {"text", "id"}:
+            values.append((text.is_not_null() & value.is_null()).alias(f"bad:{column.name}"))
+    return page.select(*values, row_key(list(binding.key)).alias("row_key")).with_row_index("row")
+
+
+def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
+    """Return the typed value of a text, null where it does not parse; `mapped` is the operator's own value map."""
+    if column.kind == "time":
+        return instant(text)
+    if column.kind == "amount":
+        return text.str.strip_chars().cast(AMOUNT, strict=False)
+    if column.kind == "flag":
+        return flag(text)
+    if column.kind == "list":
+        return json_list(text)
+    if column.kind == "enum":
+        upper = text.str.strip_chars().str.to_uppercase()
+        own = {name.upper(): value.upper() for name, value in mapped.items()}
+        upper = upper.replace(own) if own else upper
+        return upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
+    return text
+
+
+def instant(text: pl.Expr) -> pl.Expr:
+    """Parse a timestamp: zone-aware, naive (UTC), ISO, a date, or an epoch integer in s, ms or us."""
+    clean = text.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r"[Zz]$|\s+UTC$", "+00")
+    zoned = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", strict=False, time_unit="us", time_zone="UTC")
+    naive = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us").dt.replace_time_zone("UTC")
+    date = clean.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    return pl.coalesce(zoned, naive, date, _epoch(clean))
+
+
+def _epoch(text: pl.Expr) -> pl.Expr:
+    number = pl.when(text.str.contains(r"^-?\d{1,17}$")).then(text).cast(pl.Int64, strict=False)
+    digits = text.str.strip_prefix("-").str.len_chars()
+    scaled = reduce(
+        lambda rest, step: pl.when(digits <= step[0]).then(number * step[1]).otherwise(rest),
+        reversed(_EPOCH_DIGITS),
+        pl.lit(None, dtype=pl.Int64),
+    )
+    return scaled.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def flag(text: pl.Expr) -> pl.Expr:
+    """Parse a boolean in the spellings that databases and people use."""
+    lower = text.str.strip_chars().str.to_lowercase()
+    return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False)  # noqa: FBT003
+
+
+def json_list(text: pl.Expr) -> pl.Expr:
+    """Parse a list written as JSON, as a PostgreSQL array or comma-separated; give it back as a JSON array of texts."""
+    return text.map_elements(_list_text, return_dtype=pl.String, skip_nulls=True)
+
+
+def _list_text(text: str) -> str | None:
+    stripped = text.strip()
+    if stripped.startswith("["):
+        try:
+            items = json.loads(stripped)
+        except ValueError:
+            return None
+        return json.dumps([str(item) for item in items], ensure_ascii=False, separators=(",", ":"))
+    body = stripped[1:-1] if stripped.startswith("{") and stripped.endswith("}") else stripped
+    items = [item.strip().strip('"') for item in _split(body)]
+    return json.dumps([item for item in items if item], ensure_ascii=False, separators=(",", ":"))
+
+
+def _split(body: str) -> list[str]:
+    return next(csv.reader([body], skipinitialspace=True, escapechar="\\"), [])
+
+
+def history(page: pl.DataFrame, binding: Binding, context: Context) -> pl.Series:
+    """Return for every row of a page whether it is history: at or below the head of the first start."""
+    if context.all_history or context.history_until is None:
+        return pl.repeat(context.all_history, page.height, dtype=pl.Boolean, eager=True)
+    cursor = pl.col(binding.cursor)
+    if binding.kind == "id":
+        mark, bound = cursor.cast(pl.Int128, strict=False), context.history_until
+    else:
+        mark, bound = instant(cursor).dt.epoch("us"), context.history_until // 1000
+    return page.select((mark <= bound).fill_null(value=True)).to_series()
+
+
+def split(
+    page: pl.DataFrame, frame: pl.DataFrame, columns: Sequence[Column], checks: Sequence[tuple[pl.Expr, str, str]]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Separate a typed frame into its good rows and the rejections, raw payload included.
+
+    `checks` are the stream's own rules: (condition of a bad row, reason, field). A required column that is missing or
+    invalid costs the row; an optional one only itself.
+    """
+    needed = [column for column in columns if column.required and not column.lenient]
+    rules = [rule for column in needed for rule in _required(column, frame)] + list(checks)
+    reason = pl.coalesce([pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules] or [pl.lit(None)])
+    field = pl.coalesce([pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules] or [pl.lit(None)])
+    judged = frame.with_columns(reason=reason.cast(pl.String), field=field.cast(pl.String))
+    refused = judged.filter(pl.col("reason").is_not_null())
+    good = judged.filter(pl.col("reason").is_null()) if refused.height else judged
+    rejections = [_rejections(page, refused, kept=False)]
+    for column in columns:
+        if column not in needed:
+            rejections.extend(_rejections(page, lost, kept=True) for lost in _lost(column, good))
+    return good.drop("reason", "field"), pl.concat(rejections)
+
+
+def _lost(column: Column, good: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the rows that keep going without this column's value."""
+    for bad, reason, name in _required(column, good):
+        missing = reason == "missing"
+        if (not missing or column.required) and not (rows := good.filter(bad)).is_empty():
+            yield rows.with_columns(reason=pl.lit(reason), field=pl.lit(name))
+            return
+
+
+def _required(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, str]]:
+    rules = [(pl.col(column.name).is_null(), "missing", column.name)]
+    if f"bad:{column.name}" in frame.columns:
+        rules.insert(0, (pl.col(f"bad:{column.name}"), _INVALID[column.kind], column.name))
+    return rules
+
+
+def _rejections(page: pl.DataFrame, rows: pl.DataFrame, *, kept: bool) -> pl.DataFrame:
+    if rows.is_empty():
+        return pl.DataFrame(schema=REJECTIONS)
+    raw = page[rows["row"]].select(pl.struct(pl.all()).struct.json_encode().alias("raw"))
+    transaction = next((name for name in ("transaction_id", "bet_id") if name in rows.columns), None)
+    return rows.with_columns(
+        raw["raw"],
+        transaction_id=pl.coalesce(transaction, "row_key") if transaction else pl.lit(None),
+        brand_id="ext_brand_id",
+        external_id="user_ext_id",
+        kept=pl.lit(kept),
+    ).select(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())
+
+
+def _present(column: pl.Expr, definition: Column) -> pl.Expr:
+    """An empty text is an absent value; ids and texts are otherwise left as the source wrote them."""
+    return pl.when(column != "").then(column) if definition.kind != "text" or not definition.required else column
+
+
+def _dtype(column: Column) -> pl.DataType | type[pl.DataType]:
+    return {"time": INSTANT, "amount": AMOUNT, "flag": pl.Boolean}.get(column.kind, pl.String)

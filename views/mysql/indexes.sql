@@ -1,0 +1,14 @@
+-- MySQL 8 and MariaDB 10.6 or later: one index per view on exactly (cursor, key), so that every poll reads its page
+-- and stops. Run as the owner, on the primary: the replica receives them. InnoDB builds them without blocking writes.
+--
+-- Adapt: the names; leave out what you have. casino_bets needs none: its cursor is the primary key. In mode separate
+-- both views walk the primary key, too, and skip the rows of the other.
+
+create index users_crm on casino.users (touched_at, id);
+
+create index payments_crm on casino.payments (finished_at, id);
+
+create index payment_transitions_crm on casino.payment_transitions (created_at, payment_id, status);
+
+-- only for mode win_per_bet
+create index casino_games_crm on casino.casino_games (finished_at, id);

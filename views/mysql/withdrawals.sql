@@ -1,0 +1,27 @@
+-- MySQL 8 and MariaDB 10.6 or later: the stream withdrawals. One row per status a withdrawal reaches; cursor
+-- dt_finalized, key (transaction_id, withdrawal_status).
+--
+-- Adapt: database, tables, brand, the names of the statuses. If you keep no history of statuses, show one row per
+-- finished withdrawal with status COMPLETED instead. Do not show one row whose status changes: that would be read
+-- once, in the status it had first.
+-- Base tables: payment_transitions, payments, currency_scale as described in views/README.md.
+
+create database if not exists crm_export;
+
+create or replace algorithm = merge sql security definer view crm_export.withdrawals as
+select
+    t.created_at as dt_finalized,
+    'kaasino' as ext_brand_id,
+    p.user_id as user_ext_id,
+    t.payment_id as transaction_id,
+    t.status as withdrawal_status,
+    t.created_at as transaction_date,
+    p.amount_cents * c.unit as withdrawal_amount,
+    p.currency as currency,
+    p.fee_cents * c.unit as fee_amount,
+    p.payment_system as withdrawal_method,
+    p.psp_brand as provider_name,
+    t.reason as decline_reason
+from casino.payment_transitions as t
+left join casino.payments as p on p.id = t.payment_id
+left join casino.currency_scale as c on c.code = p.currency;
