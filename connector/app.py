@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from connector import clock, config
+from connector import backfill, clock, config
 from connector.cycle import Cycle
 from connector.destinations import DESTINATIONS
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 from connector.metrics import Metrics
 from connector.money import Rates
 from connector.player import MarketingRules
+from connector.poller import Desk
 from connector.relay import Relay, lanes_of
 from connector.service import Loop, Pace, Service, notify_systemd, supervise
+from connector.sources.dialect import Settings
+from connector.sources.reader import Reader
 from connector.store import database, lease as leases, reports
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import psycopg
@@ -45,7 +49,7 @@ class LeaseKeeper:
     """Renews every lease this process holds, so that one who only reads or waits for an API does not lose it."""
 
     database: database.Database
-    holders: Sequence[Cycle | Relay]
+    holders: Sequence[Cycle | Relay | _Held]
     name: str = "leases"
     _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
 
@@ -154,6 +158,37 @@ def status(settings: config.Config) -> dict[str, Any]:
             return reports.status(connection, settings.tenant, subscriptions)
     finally:
         store.close()
+
+
+@contextmanager
+def desk(settings: config.Config, *, source: str | None, stream: str) -> Iterator[Desk]:
+    """Give a one-shot command a source to read and a store to write, beside the daemon and under a lease of its own."""
+    chosen = [item for item in settings.sources if source in {None, item.name}]
+    if len(chosen) != 1:
+        known = ", ".join(item.name for item in settings.sources)
+        raise Misconfigured(f"which source? {source or 'none named'}", hint=f"--source, one of: {known}")
+    app = build(settings.model_copy(update={"destinations": []}))
+    reader = Reader(chosen[0].url.get_secret_value(), source=chosen[0].name, settings=Settings(statement_timeout=chosen[0].statement_timeout))
+    try:
+        with app.database.connect() as connection:
+            lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream)
+            keeper = Service([(LeaseKeeper(app.database, [_Held(lease)]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics)
+            keeper.start()
+            try:
+                yield Desk(settings.tenant, chosen[0], reader, connection, lease, app.cycles[0].rates, rules(settings))
+            finally:
+                keeper.stop()
+                leases.release(connection, lease)
+    finally:
+        reader.close()
+        app.close()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A lease to keep."""
+
+    lease: leases.Lease
 
 
 def _relays(settings: config.Config, store: database.Database, metrics: Metrics) -> list[Relay]:

@@ -49,6 +49,14 @@ def _seconds(value: object) -> object:
     raise ValueError("not a duration: write 100ms, 2m, 24h or 7d")
 
 
+def duration(text: str) -> float:
+    """Return the seconds of a duration such as 100ms, 30s, 2m or 7d, as the configuration and commands write it."""
+    try:
+        return float(_seconds(text))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise Misconfigured(f"{text!r} is {error}") from None
+
+
 def _decimal(value: object) -> object:
     try:
         rate = Decimal(str(value))
@@ -256,9 +264,7 @@ def load(path: Path, *, streams: Collection[str] = (), environment: Mapping[str,
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
-        raise Misconfigured(
-            f"cannot read {path}: {error.strerror}", hint="name it with --config, or copy config.example.yaml"
-        ) from error
+        raise Misconfigured(f"cannot read {path}: {error.strerror}", hint="name it with --config, or copy config.example.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return parse(raw, streams=streams, environment=environment, origin=str(path))
@@ -316,9 +322,7 @@ def _expand(value: object, path: str, environment: Mapping[str, str], mistakes: 
     return _VARIABLE.sub(variable, value)
 
 
-def _expand_items(
-    value: dict[Any, Any], path: str, environment: Mapping[str, str], mistakes: list[str]
-) -> Iterator[tuple[str, object]]:
+def _expand_items(value: dict[Any, Any], path: str, environment: Mapping[str, str], mistakes: list[str]) -> Iterator[tuple[str, object]]:
     for key, item in value.items():
         name, here = str(key), f"{path}.{key}" if path else str(key)
         expanded = _expand(item, here, environment, mistakes)

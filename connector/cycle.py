@@ -35,6 +35,7 @@ PAGES: Final = 8
 #: How often rows are counted that are not read (no cursor, or ahead of the clock), and a stopped stream looked at again.
 COUNT_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 30.0
+RESCAN_SECONDS: Final = 600.0
 #: A sweep waits until this share of `lateness` can be sealed at once.
 SWEEP_SHARE: Final = 8
 _DAY: Final = 86_400 * SECOND
@@ -63,6 +64,7 @@ class Slot:
     look_again: float = 0.0
     sweep_at: float = 0.0
     counted_at: float = float("-inf")
+    rescanned_at: float = float("-inf")
     goal: Position | None = None
     reached: bool = False
 
@@ -234,7 +236,11 @@ class Cycle:
         if stream.binding.kind == "time":
             ahead = sample.clock + int(desk.source.tolerance * SECOND)
             future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
-        checkpoints.set_counts(desk.connection, stream.checkpoint, null_cursors=desk.reader.count(stream.view), future_rows=future)
+        null_cursors = desk.reader.count(stream.view)
+        checkpoints.set_counts(desk.connection, stream.checkpoint, null_cursors=null_cursors, future_rows=future)
+        if null_cursors and stream.binding.contract.reads_profiles and clock.monotonic() - slot.rescanned_at >= RESCAN_SECONDS:
+            slot.rescanned_at = clock.monotonic()
+            poller.rescan(desk, stream)
 
     def _at_goal(self, slot: Slot, stream: poller.Stream, *, more: bool) -> bool:
         if stream.rereading:

@@ -90,13 +90,12 @@ def open_stream(desk: Desk, contract: Contract, settings: config.Stream, sample:
     view = View(name, binding.cursor, binding.kind, binding.key, binding.selected, types)
     checkpoint = checkpoints.load(desk.connection, desk.tenant, desk.source.name, contract.stream)
     if checkpoint is None:
-        checkpoint = _first_start(desk, binding, view, settings, sample)
-        checkpoints.create(desk.connection, checkpoint)
+        checkpoints.create(desk.connection, _first_start(desk, binding, view, settings, sample))
+        checkpoint = checkpoints.load(desk.connection, desk.tenant, desk.source.name, contract.stream)
+        assert checkpoint is not None
     _same_data(checkpoint, binding, sample)
     at = checkpoint.sealed
-    return Stream(
-        binding, view, checkpoint, at, checkpoint.seen, checkpoint.sealed, desk.source.page_rows, rereading=at != checkpoint.seen
-    )
+    return Stream(binding, view, checkpoint, at, checkpoint.seen, checkpoint.sealed, desk.source.page_rows, rereading=at != checkpoint.seen)
 
 
 def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> Tick:
@@ -118,7 +117,7 @@ def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> 
     return Tick(page.frame.height, committed, page.full or stream.at != page.last)
 
 
-def write(desk: Desk, stream: Stream, page: Page, advance: Advance, *, fresh: bool) -> Committed:
+def write(desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fresh: bool) -> Committed:
     """Normalise a page and commit it with its checkpoint. Called for tail and sweep pages alike."""
     context = Context(stream.checkpoint.history_until, rules=desk.rules)
     normalised = stream.binding.contract.normalise(page.frame, stream.binding, context)
@@ -135,6 +134,17 @@ def write(desk: Desk, stream: Stream, page: Page, advance: Advance, *, fresh: bo
     refused = normalised.rejections.height - int(normalised.rejections["kept"].sum())
     _watch_drift(stream, page.frame.height, refused)
     return committed
+
+
+def rescan(desk: Desk, stream: Stream) -> int:
+    """Read user rows that have no cursor whole, by key, and bring their players up to date; returns how many there are."""
+    after: tuple[str, ...] | None = None
+    rows = 0
+    while not (frame := desk.reader.without_cursor(stream.view, after=after, limit=stream.limit)).is_empty():
+        write(desk, stream, Page(frame, None, full=False), None, fresh=False)
+        after = tuple(frame[name][-1] for name in stream.view.key)
+        rows += frame.height
+    return rows
 
 
 def horizon_of(desk: Desk, stream: Stream, sample: Sample, progress: int) -> int | None:

@@ -19,9 +19,7 @@ SECOND: Final = 1_000_000_000
 EARLIEST: Final = -(2**62)
 LATEST: Final = 2**62
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_TIMESTAMP: Final = re.compile(
-    r"^(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d(?::?\d\d)?(?::\d\d)?)?$"
-)
+_TIMESTAMP: Final = re.compile(r"^(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d(?::?\d\d)?(?::\d\d)?)?$")
 #: Below each bound an integer counts this many nanoseconds: seconds, milliseconds, microseconds, nanoseconds.
 _EPOCH_UNITS: Final = ((10**11, SECOND), (10**14, 10**6), (10**17, 10**3), (10**20, 1))
 
@@ -37,10 +35,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows strictly after `after` (None: from the beginning) with a cursor at or below `until` (None: no bound)."""
+    """Rows strictly after `after` (None: from the beginning), with a cursor from `since` to `until`, both included."""
 
     after: Position | None
     until: str | None
+    since: str | None = None
 
 
 def mark_of(text: str, kind: Kind) -> int:

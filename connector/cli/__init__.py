@@ -11,7 +11,7 @@ from typing import Final
 import typer
 
 from connector import __version__
-from connector.cli import emulate, run, status, store
+from connector.cli import backfill, check, demo, emulate, run, status, store
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 
 app: Final = typer.Typer(
@@ -21,8 +21,11 @@ app: Final = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("check")(check.check)
 app.command("run")(run.run)
+app.command("backfill")(backfill.backfill)
 app.command("status")(status.status)
+app.command("demo")(demo.demo)
 app.add_typer(store.app, name="store", help="The CRM store: migrate.")
 app.add_typer(emulate.app, name="emulate", help="Stand-ins for the APIs, for tests and demos.")
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import signal
 import threading
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  typer reads it at run time
 from typing import Annotated
 
 import typer
@@ -29,7 +29,7 @@ def emulate() -> None:
 
 
 @app.command()
-def customerio(  # noqa: PLR0913  one argument per flag
+def customerio(
     *,
     listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free one.")] = "127.0.0.1:8651",
     state: Annotated[Path | None, typer.Option(help="Keep the state in this JSON file.")] = None,
@@ -80,7 +80,7 @@ def customerio(  # noqa: PLR0913  one argument per flag
 
 def _address(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004  the highest port there is
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise Misconfigured(f"--listen {listen} is no address", hint="write it as 127.0.0.1:8651")
     return host.strip("[]"), int(port)
 

@@ -18,12 +18,16 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None: 
         print(json.dumps(report, default=str))
         return
     console = Console()
-    streams = Table("stream", "state", "rows", "lag", "seen", "sealed", "no cursor", "future", "quarantined", title="Streams", title_justify="left")
+    streams = Table(
+        "stream", "state", "rows", "lag", "seen", "sealed", "no cursor", "future", "quarantined", title="Streams", title_justify="left"
+    )
     for name, row in report["streams"].items():
         lag = "" if row["lag_seconds"] is None else f"{row['lag_seconds']:.1f} s"
         counts = (str(row[key]) for key in ("null_cursors", "future_rows", "quarantined"))
         streams.add_row(name, row["state"], f"{row['rows']:,}", lag, row["seen"] or "", row["sealed"] or "", *counts)
-    destinations = Table("destination", "state", "pending", "accepted", "refused", "dropped", "expired", title="Destinations", title_justify="left")
+    destinations = Table(
+        "destination", "state", "pending", "accepted", "refused", "dropped", "expired", title="Destinations", title_justify="left"
+    )
     for name, row in report["destinations"].items():
         destinations.add_row(name, row["state"], *(f"{row[key]:,}" for key in ("pending", "accepted", "refused", "dropped", "expired")))
     console.print(streams, destinations)

@@ -133,5 +133,5 @@ def _outcome(  # noqa: PLR0913 - one row
 
 def _method(life: Life, wallet: Wallet) -> tuple[str, str]:
     method = life.rng.choice(("card", "card", "card", "bank_transfer", "e-wallet", "voucher"))
-    brand = life.rng.choice(("Alpenpay", "Cardinal", "Quillbank", "Mintline"))
+    brand = life.rng.choice(("Alpenpay", "Cardelle", "Quillbank", "Mintline"))
     return "crypto" if wallet.currency in {"TRX", "BTC"} else method, brand

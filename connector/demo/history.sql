@@ -251,7 +251,7 @@ select
         when p.currency in ('TRX', 'BTC') then 'crypto'
         else pg_temp.pick('{card,card,card,bank_transfer,e-wallet,voucher}'::text[], pg_temp.dice(m.key, 72))
     end,
-    pg_temp.pick('{Alpenpay,Cardinal,Quillbank,Mintline}'::text[], pg_temp.dice(m.key, 72)),
+    pg_temp.pick('{Alpenpay,Cardelle,Quillbank,Mintline}'::text[], pg_temp.dice(m.key, 72)),
     case when m.action = 'deposit' and pg_temp.dice(m.key, 73) < 0.12
         then pg_temp.pick('{WELCOME100,RELOAD50,FRIDAY}'::text[], pg_temp.dice(m.key, 74)) end,
     case when m.action = 'deposit' and m.fate >= 0.88

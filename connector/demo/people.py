@@ -130,7 +130,7 @@ COUNTRIES: Final = (
 )  # fmt: skip
 
 #: Affiliates: the number and the tag that a player keeps for life.
-AFFILIATES: Final = ((4322, "john24"), (4410, "spinreviews"), (4587, "jackpot-radar"), (5003, "bonusfuchs"))
+AFFILIATES: Final = ((4322, "john24"), (4410, "spinnotes"), (4587, "lucky-lamp"), (5003, "reelfalke"))
 
 
 @dataclass(frozen=True, kw_only=True)

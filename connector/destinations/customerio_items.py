@@ -35,7 +35,12 @@ _AMOUNTS: Final = frozenset(
 _DIRECT: Final = ("email", "phone", "first_name", "last_name", "country", "gender")
 #: Trait -> attribute, as texts.
 _TEXT_TRAITS: Final = ("timezone", "last_login_country", "subscription_token", "ga_id", "anonymous_id")
-_FLAG_TRAITS: Final = {"duplicates": "duplicates", "accept_bonuses": "accept_bonuses", "promo_phone": "receive_promos_via_phone_calls", "partner_promos": "agreed_to_partner_promotions"}
+_FLAG_TRAITS: Final = {
+    "duplicates": "duplicates",
+    "accept_bonuses": "accept_bonuses",
+    "promo_phone": "receive_promos_via_phone_calls",
+    "partner_promos": "agreed_to_partner_promotions",
+}
 _TRUE: Final = frozenset({"true", "t", "1", "yes", "y"})
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
 from connector.emulators.ledger import ulid
 from connector.emulators.validation import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class JsonAnswer(Response):
@@ -17,7 +19,7 @@ class JsonAnswer(Response):
 
     media_type = "application/json; charset=utf-8"
 
-    def render(self, content: Any) -> bytes:  # noqa: ANN401  the signature of starlette
+    def render(self, content: Any) -> bytes:
         """Write ASCII: attributes may hold lone surrogates, which UTF-8 cannot carry."""
         return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
 

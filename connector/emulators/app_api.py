@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -15,11 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connector.emulators import answers, envelope, reads
-from connector.emulators.options import Json
 from connector.emulators.people import Person, text
-from connector.emulators.reads import Invalid
-from connector.emulators.state import Segment, State
-from connector.emulators.workspace import Workspace
+from connector.emulators.reads import InvalidError
+
+if TYPE_CHECKING:
+    from connector.emulators.options import Json
+    from connector.emulators.state import Segment, State
+    from connector.emulators.workspace import Workspace
 
 MAX_ATTRIBUTE_IDS = 100
 ACTIVITY_LIMITS = (10, 100)  # default and maximum of `limit`
@@ -28,7 +30,7 @@ LISTING_LIMITS = (50, 1000)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class NotFound(Exception):
+class NotFoundError(Exception):
     """The person or segment that the path names does not exist."""
 
 
@@ -66,9 +68,9 @@ def _mistakes_answered(handler: Handler, workspace: Workspace) -> Handler:
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
-        except NotFound:
+        except NotFoundError:
             return answers.app_error("not found", status=404, at=workspace.seconds)
-        except (Invalid, envelope.Unreadable) as error:
+        except (InvalidError, envelope.UnreadableError) as error:
             return answers.app_error(str(error), status=400, at=workspace.seconds)
 
     return answer
@@ -80,7 +82,7 @@ def _limit(request: Request, limits: tuple[int, int]) -> int:
     if value is None:
         return default
     if not value.isdecimal() or int(value) < 1:
-        raise Invalid("limit must be a positive number")
+        raise InvalidError("limit must be a positive number")
     return min(int(value), maximum)
 
 
@@ -91,7 +93,7 @@ def _start(request: Request) -> int | None:
 def _kind(request: Request) -> str:
     kind = request.query_params.get("id_type", "id")
     if kind not in ("id", "email", "phone", "cio_id"):
-        raise Invalid("id_type must be id, email, phone or cio_id")
+        raise InvalidError("id_type must be id, email, phone or cio_id")
     return kind
 
 
@@ -107,7 +109,7 @@ def _stamp(request: Request, name: str, otherwise: float) -> float:
     if value is None:
         return otherwise
     if not value.isdecimal():
-        raise Invalid(f"{name} must be a unix timestamp")
+        raise InvalidError(f"{name} must be a unix timestamp")
     return int(value)
 
 
@@ -120,20 +122,20 @@ class _Handlers:
     def _person(self, state: State, request: Request) -> Person:
         person = _lookup(state, _kind(request), unquote(request.path_params["identifier"]))
         if person is None:
-            raise NotFound
+            raise NotFoundError
         return person
 
     def _segment(self, state: State, request: Request) -> Segment:
         number = request.path_params["segment_id"]
         segment = state.segments.get(int(number)) if number.isdecimal() else None
         if segment is None:
-            raise NotFound
+            raise NotFoundError
         return segment
 
     async def app_search(self, request: Request) -> Response:
         email = request.query_params.get("email")
         if not email:
-            raise Invalid("email is required")
+            raise InvalidError("email is required")
         with self.workspace.reading() as state:
             if "email" in state.people.kinds:
                 found = [person for person in [state.people.find("email", email)] if person is not None]
@@ -154,7 +156,7 @@ class _Handlers:
     async def app_attributes_of_many(self, request: Request) -> Response:
         ids = envelope.parse_object(await request.body()).get("ids")
         if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_ATTRIBUTE_IDS:
-            raise Invalid(f"ids must be an array of 1 to {MAX_ATTRIBUTE_IDS} values")
+            raise InvalidError(f"ids must be an array of 1 to {MAX_ATTRIBUTE_IDS} values")
         kind = _kind(request)
         with self.workspace.reading() as state:
             found = (_lookup(state, kind, text(value)) for value in ids)
@@ -221,7 +223,7 @@ class _Handlers:
     async def app_create_segment(self, request: Request) -> Response:
         wish: Json | None = envelope.parse_object(await request.body()).get("segment")
         if not isinstance(wish, dict) or not isinstance(wish.get("name"), str) or not wish["name"].strip():
-            raise Invalid("segment needs a name")
+            raise InvalidError("segment needs a name")
         segment = self.workspace.create_segment(wish["name"], description=text(wish.get("description") or ""))
         return answers.JsonAnswer({"segment": reads.segment_row(segment)})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,11 +16,13 @@ from starlette.routing import Route
 
 from connector.emulators import answers, envelope, options, reads
 from connector.emulators.deliveries import Delivery
-from connector.emulators.ledger import Event
 from connector.emulators.options import Faults, Json
-from connector.emulators.people import Person
-from connector.emulators.webhooks import Sender
-from connector.emulators.workspace import Workspace
+
+if TYPE_CHECKING:
+    from connector.emulators.ledger import Event
+    from connector.emulators.people import Person
+    from connector.emulators.webhooks import Sender
+    from connector.emulators.workspace import Workspace
 
 EVENT_LIMITS = (100, 10_000)  # default and maximum of `limit`
 SECRETS = ("site_id", "api_key", "app_key")

@@ -11,22 +11,26 @@ import binascii
 import hmac
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connector import clock
 from connector.emulators import answers, app_api, control, track_api
 from connector.emulators.faults import Judge, Verdict
-from connector.emulators.options import Json, Options
-from connector.emulators.webhooks import Sender
-from connector.emulators.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from connector.emulators.options import Json, Options
+    from connector.emulators.webhooks import Sender
+    from connector.emulators.workspace import Workspace
 
 #: Track paths that the live service answers without credentials.
 _OPEN = ("/unsubscribe/", "/api/v1/metrics", "/api/v1/push/events", "/api/v1/forms/", "/auth")
@@ -58,7 +62,7 @@ def build(
     workspace: Workspace, *, cut: Callable[[Scope], None], sender: Sender | None = None, seed: int | None = None
 ) -> ASGIApp:
     """Return the application over a workspace. `cut` closes the connection of a request without an answer."""
-    judge = Judge(faults=workspace.faults, monotonic=clock.monotonic, chance=random.Random(seed))  # noqa: S311
+    judge = Judge(faults=workspace.faults, monotonic=clock.monotonic, chance=random.Random(seed))  # noqa: S311  chance, no secrets
     log = RequestLog()
     routes = [
         *track_api.routes(workspace),
@@ -72,7 +76,7 @@ def build(
 
 def _not_found(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
-    detail = "not found" if status == 404 else "method not allowed"  # noqa: PLR2004
+    detail = "not found" if status == 404 else "method not allowed"
     if _api(request.scope["path"]) == "track":
         return answers.meta_error(detail, status=status)
     return answers.app_error(detail, status=status)
@@ -194,7 +198,7 @@ def _fault(api: str, verdict: Verdict, path: str) -> Response:
         headers["location"] = verdict.location.rstrip("/") + path
     if verdict.retry_after is not None:
         headers["retry-after"] = f"{verdict.retry_after:g}"
-    if 300 <= status < 400:  # noqa: PLR2004
+    if 300 <= status < 400:
         return Response(status_code=status, headers=headers)
     words = {429: "rate limited to 10 requests per 1s" if api == "app" else "too many requests"}
     detail = words.get(status, "the service is unavailable")

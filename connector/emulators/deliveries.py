@@ -6,11 +6,13 @@ Campaigns are not emulated; nothing here decides that somebody is written to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from connector.emulators.ledger import ulid
-from connector.emulators.options import Json
-from connector.emulators.state import State
+
+if TYPE_CHECKING:
+    from connector.emulators.options import Json
+    from connector.emulators.state import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class Delivery:
             raise ValueError(f"missing or no text: {', '.join(missing)}")
         data = body.get("data", {})
         if not isinstance(data, dict):
-            raise ValueError("data must be an object")  # noqa: TRY004  one kind of error for one kind of mistake
+            raise ValueError("data must be an object")  # noqa: TRY004  one error for one kind of mistake
         return cls(**{name: body[name] for name in wanted}, data=data)
 
     def record(self, state: State, *, at: float) -> Json:

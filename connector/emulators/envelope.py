@@ -5,45 +5,46 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from connector.emulators.options import Json
+if TYPE_CHECKING:
+    from connector.emulators.options import Json
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """The body is no JSON of the expected kind; the message says what is wrong with it."""
 
 
 def _finite(literal: str) -> float:
     number = float(literal)
     if math.isinf(number):
-        raise Unreadable("number out of range")
+        raise UnreadableError("number out of range")
     return number
 
 
 def _constant(literal: str) -> float:
-    raise Unreadable(f"{literal} is not valid JSON")
+    raise UnreadableError(f"{literal} is not valid JSON")
 
 
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_constant)
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
-def parse(body: bytes) -> Any:  # noqa: ANN401  any JSON value
+def parse(body: bytes) -> Any:
     """Return the JSON value of a body; NaN, Infinity and numbers beyond a float are refused as the API refuses them."""
     try:
         return _DECODER.decode(body.decode("utf-8"))
-    except Unreadable:
+    except UnreadableError:
         raise
     except (ValueError, RecursionError) as error:
-        raise Unreadable("malformed JSON") from error
+        raise UnreadableError("malformed JSON") from error
 
 
 def parse_object(body: bytes) -> Json:
     """Return the JSON object of a body; an empty body is an empty object."""
     value = parse(body) if body.strip() else {}
     if not isinstance(value, dict):
-        raise Unreadable("the body must be a JSON object")
+        raise UnreadableError("the body must be a JSON object")
     return value
 
 

@@ -6,11 +6,14 @@ It only decides; the gate in `customerio` carries it out.
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from connector.emulators.options import Faults
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from connector.emulators.options import Faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +95,16 @@ class Judge:
             return Verdict(delay=self.faults.slow)
         if step in ("reset", "reset_before"):
             return Verdict(reset=True, applies=step == "reset")
-        if step.isdecimal() and int(step) >= 300:  # noqa: PLR2004  a success is the application's to answer
+        if step.isdecimal() and int(step) >= 300:
             return self._failing(int(step))
         return PASS
 
     def _failing(self, status: int) -> Verdict:
         return Verdict(
             status=status,
-            applies=self.faults.error_applies and status >= 500,  # noqa: PLR2004
-            retry_after=self.faults.retry_after if status == 429 else None,  # noqa: PLR2004
-            location=self.faults.redirect_to if status < 400 else None,  # noqa: PLR2004
+            applies=self.faults.error_applies and status >= 500,
+            retry_after=self.faults.retry_after if status == 429 else None,
+            location=self.faults.redirect_to if status < 400 else None,
         )
 
     def _chanced(self) -> Verdict:

@@ -6,14 +6,16 @@ It decides whose profile an identify means and what of it may be stored; storing
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connector.emulators.ledger import ulid
-from connector.emulators.options import Json
 from connector.emulators.people import KINDS, Person, is_unsubscribed, text
 from connector.emulators.stamps import unix, unix_or
-from connector.emulators.state import State
 from connector.emulators.validation import MAX_ATTRIBUTES
+
+if TYPE_CHECKING:
+    from connector.emulators.options import Json
+    from connector.emulators.state import State
 
 TAKEN = "The identifier is already associated with a different profile."
 FIXED = "The identifier is already set and may only be changed by cio_id."
@@ -28,7 +30,7 @@ _UNSTORED = frozenset(
 )
 
 
-def identify(  # noqa: PLR0913  what a request says, by name
+def identify(
     state: State, kind: str, value: str, *, attributes: Json, timestamp: object, received: float
 ) -> Person | None:
     """Create or update the person addressed by `kind` and `value`; return it, or None if nothing was written."""
@@ -133,9 +135,7 @@ def _objection(state: State, person: Person, kind: str, value: str | None, addre
     return None if kind != "id" and addressed_by == "id" and state.options.email_change_by_id else FIXED
 
 
-def _refuse(  # noqa: PLR0913  what a refused change is, by name
-    state: State, person: Person, name: str, value: str | None, *, reason: str, at: float
-) -> None:
+def _refuse(state: State, person: Person, name: str, value: str | None, *, reason: str, at: float) -> None:
     state.counts["failed_attribute_changes"] += 1
     change = (person.attributes.get(name, ""), value or "")
     state.log("failed_attribute_change", at=at, person=person, name=name, data={name: change, "reason": reason})
@@ -150,7 +150,7 @@ def preferences_of(person: Person) -> Json:
     return preferences if isinstance(preferences, dict) else {}
 
 
-def _with_topic(person: Person, path: str, value: Any) -> Json:  # noqa: ANN401  any JSON value
+def _with_topic(person: Person, path: str, value: Any) -> Json:
     """Return the person's preferences with the one entry that a dot-notation key names set, or removed by null."""
     preferences = preferences_of(person)
     *outer, last = path.split(".")[1:]

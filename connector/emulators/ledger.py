@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from connector.emulators.options import Json
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from connector.emulators.options import Json
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CAMPAIGN_WINDOW = 72 * 3600  # seconds within which a back-dated event may still trigger campaigns
@@ -109,7 +112,7 @@ class Ledger:
         if event.cio_id is None and event.anonymous_id is not None:
             self.anonymous.setdefault(event.anonymous_id, []).append(event)
 
-    def add_activity(  # noqa: PLR0913  what an activity is, by name
+    def add_activity(
         self,
         kind: str,
         *,

@@ -6,15 +6,18 @@ as on the live service. Operations have the v2 shape; the v1 routes translate in
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connector.emulators.identify import ensure, identify, set_attributes
 from connector.emulators.ledger import CAMPAIGN_WINDOW, Event
-from connector.emulators.options import Json
 from connector.emulators.people import Person, text
 from connector.emulators.stamps import unix_or
 from connector.emulators.state import State, Thing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from connector.emulators.options import Json
 
 ANONYMOUS_WINDOW = 30 * 86400  # seconds within which an anonymous event still finds its person
 
@@ -69,23 +72,23 @@ def _adopt(state: State, person: Person, anonymous_id: str, received: float) -> 
 
 def _event(state: State, item: Json, received: float) -> None:
     identifiers = item.get("identifiers") or {}
-    anonymous_id = identifiers.get("anonymous_id") or item.get("anonymous_id")
+    named = identifiers.get("anonymous_id") or item.get("anonymous_id")
+    anonymous_id = named if isinstance(named, str) else None
     known = {kind: value for kind, value in identifiers.items() if kind != "anonymous_id"}
     if known and _addressed(state, known)[0] == "suppressed":
+        return
+    if "cio_id" in known and ensure(state, "cio_id", known["cio_id"], received=received) is None:
         return
     if state.ledger.is_duplicate(item.get("id"), at=received, window=state.options.dedup_window):
         state.counts["events_duplicate"] += 1
         return
     person = None
-    if known:
-        ((kind, value),) = known.items()
+    for kind, value in known.items():
         person = ensure(state, kind, value, received=received)
-        if person is None:
-            return
     _record(state, item, person=person, anonymous_id=anonymous_id, received=received)
 
 
-def _record(state: State, item: Json, *, person: Person | None, anonymous_id: Any, received: float) -> None:  # noqa: ANN401
+def _record(state: State, item: Json, *, person: Person | None, anonymous_id: Any, received: float) -> None:
     timestamp = unix_or(item.get("timestamp"), received)
     event = Event(
         seq=state.ledger.next_event,
@@ -108,14 +111,14 @@ def _record(state: State, item: Json, *, person: Person | None, anonymous_id: An
         state.log(event.action, at=timestamp, person=person, name=event.name, data=event.attributes)
 
 
-def _delete(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all operations
+def _delete(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all
     person = _find(state, item["identifiers"])
     if person is not None:
         state.drop_person(person)
         state.counts["people_deleted"] += 1
 
 
-def _suppress(state: State, item: Json, received: float) -> None:  # noqa: ARG001
+def _suppress(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all
     ((kind, value),) = item["identifiers"].items()
     person = state.people.find(kind, value)
     state.people.block(kind, value, person=person)
@@ -124,7 +127,7 @@ def _suppress(state: State, item: Json, received: float) -> None:  # noqa: ARG00
         state.counts["people_deleted"] += 1
 
 
-def _unsuppress(state: State, item: Json, received: float) -> None:  # noqa: ARG001
+def _unsuppress(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all
     ((kind, value),) = item["identifiers"].items()
     state.people.unsuppress(kind, value)
 
@@ -198,7 +201,7 @@ def _add_relationships(state: State, item: Json, received: float) -> None:
         _relate(state, person, item["cio_relationships"])
 
 
-def _delete_relationships(state: State, item: Json, received: float) -> None:  # noqa: ARG001
+def _delete_relationships(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all
     person = _find(state, item["identifiers"])
     if person is not None:
         _unrelate(state, person, item["cio_relationships"])
@@ -214,7 +217,7 @@ def _add_device(state: State, item: Json, received: float) -> None:
         person.devices[token] = {"id": token, **device}
 
 
-def _delete_device(state: State, item: Json, received: float) -> None:  # noqa: ARG001
+def _delete_device(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all
     person = _find(state, item["identifiers"])
     if person is not None:
         person.devices.pop(item["device"]["token"], None)
@@ -233,25 +236,30 @@ def _object_relate(state: State, item: Json, received: float) -> None:
     """The same relationship, named from the object's side: the entries identify people."""
     thing = _thing(state, item["identifiers"], create=True)
     for entry in item.get("cio_relationships") or []:
-        people = {kind: value for kind, value in entry["identifiers"].items() if isinstance(value, str)}
-        if thing is None or len(people) != 1 or "anonymous_id" in people:
+        if thing is None or not _names_person(entry["identifiers"]):
             continue
-        kind, value = _addressed(state, people)
+        kind, value = _addressed(state, entry["identifiers"])
         person = None if kind == "suppressed" else ensure(state, kind, value, received=received)
         if person is not None:
             related = person.relationships.setdefault(thing.object_type_id, {})
             _merge_texts(related.setdefault(thing.object_id, {}), entry.get("relationship_attributes") or {})
 
 
-def _object_unrelate(state: State, item: Json, received: float) -> None:  # noqa: ARG001
+def _object_unrelate(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all
     thing = _thing(state, item["identifiers"], create=False)
     for entry in item["cio_relationships"]:
-        person = _find(state, entry["identifiers"]) if len(entry["identifiers"]) == 1 else None
+        person = _find(state, entry["identifiers"]) if _names_person(entry["identifiers"]) else None
         if thing is not None and person is not None:
             person.relationships.get(thing.object_type_id, {}).pop(thing.object_id, None)
 
 
-def _object_delete(state: State, item: Json, received: float) -> None:  # noqa: ARG001
+def _names_person(identifiers: Json) -> bool:
+    """Say whether a relationship's end names one known kind of person; entries that do not are passed over."""
+    texts = [value for value in identifiers.values() if isinstance(value, str) and value.strip()]
+    return len(identifiers) == len(texts) == 1 and "anonymous_id" not in identifiers
+
+
+def _object_delete(state: State, item: Json, received: float) -> None:  # noqa: ARG001  one signature for all
     thing = _thing(state, item["identifiers"], create=False)
     if thing is None:
         state.counts["ignored_unknown"] += 1

@@ -108,7 +108,7 @@ def change(settings: DataclassInstance, changes: Json) -> None:
         setattr(settings, name, value)
 
 
-def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401  a type hint has no narrower type
+def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) in (UnionType, Union):
         return any(_fits(value, member) for member in get_args(hint))
     if get_origin(hint) is list:
@@ -135,7 +135,7 @@ def _within(value: object, limits: Json) -> bool:
     return True
 
 
-def _spoken(hint: Any, limits: Json) -> str:  # noqa: ANN401  a type hint has no narrower type
+def _spoken(hint: Any, limits: Json) -> str:
     members = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     names = ("null" if member is NoneType else getattr(member, "__name__", str(member)) for member in members)
     words = " or ".join(names)

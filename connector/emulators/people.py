@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from connector.emulators.ledger import Activity
-from connector.emulators.options import Json
+if TYPE_CHECKING:
+    from connector.emulators.ledger import Activity
+    from connector.emulators.options import Json
 
 #: The identifiers a person may be addressed by, besides the `cio_id` that every person has.
 KINDS = ("id", "email", "phone")
@@ -20,7 +21,7 @@ KINDS = ("id", "email", "phone")
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def text(value: Any) -> str:  # noqa: ANN401  any JSON value
+def text(value: Any) -> str:
     """Return a JSON value as the App API reads it back: always a string."""
     if isinstance(value, str):
         return value

@@ -8,19 +8,22 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connector.emulators.identify import preferences_of
-from connector.emulators.ledger import Activity
-from connector.emulators.options import Json
 from connector.emulators.people import Person, is_unsubscribed
-from connector.emulators.state import Segment, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from connector.emulators.ledger import Activity
+    from connector.emulators.options import Json
+    from connector.emulators.state import Segment, State
 
 _CHANGES = ("attribute_change", "failed_attribute_change")
 
 
-class Invalid(ValueError):
+class InvalidError(ValueError):
     """The request cannot be read; the message says which part."""
 
 
@@ -46,7 +49,7 @@ def place(value: str | None) -> int | None:
             return int(number)
     except (binascii.Error, ValueError):
         pass
-    raise Invalid("start is not a token of an earlier answer")
+    raise InvalidError("start is not a token of an earlier answer")
 
 
 def page(entries: Iterable[Any], *, limit: int, key: Callable[[Any], int]) -> Page:
@@ -128,7 +131,7 @@ def activity_row(activity: Activity) -> Json:
     }
 
 
-def _change(value: Any) -> Any:  # noqa: ANN401  a pair, or a reason's text
+def _change(value: Any) -> Any:
     return value if isinstance(value, str) else {"from": value[0], "to": value[1]}
 
 
@@ -155,14 +158,14 @@ def segment_row(segment: Segment) -> Json:
     }
 
 
-def matcher(condition: Any) -> Callable[[Person], bool]:  # noqa: ANN401  any JSON value
-    """Return the test that an audience filter describes. Raise `Invalid` if it is none."""
+def matcher(condition: Any) -> Callable[[Person], bool]:
+    """Return the test that an audience filter describes. Raise `InvalidError` if it is none."""
     if not isinstance(condition, dict) or len(condition) != 1:
-        raise Invalid("filter must have exactly one of and, or, not, segment, attribute")
+        raise InvalidError("filter must have exactly one of and, or, not, segment, attribute")
     ((kind, value),) = condition.items()
     if kind in ("and", "or"):
         if not isinstance(value, list) or not value:
-            raise Invalid(f"{kind} must be a list of conditions")
+            raise InvalidError(f"{kind} must be a list of conditions")
         tests = [matcher(entry) for entry in value]
         combine = all if kind == "and" else any
         return lambda person: combine(test(person) for test in tests)
@@ -173,22 +176,22 @@ def matcher(condition: Any) -> Callable[[Person], bool]:  # noqa: ANN401  any JS
         return _in_segment(value)
     if kind == "attribute":
         return _has_attribute(value)
-    raise Invalid(f"unknown condition {kind}")
+    raise InvalidError(f"unknown condition {kind}")
 
 
-def _in_segment(value: Any) -> Callable[[Person], bool]:  # noqa: ANN401  any JSON value
+def _in_segment(value: Any) -> Callable[[Person], bool]:
     number = value.get("id") if isinstance(value, dict) else None
     if not isinstance(number, int):
-        raise Invalid("segment needs a numeric id")
+        raise InvalidError("segment needs a numeric id")
     return lambda person: number in person.segments
 
 
-def _has_attribute(value: Any) -> Callable[[Person], bool]:  # noqa: ANN401  any JSON value
+def _has_attribute(value: Any) -> Callable[[Person], bool]:
     if not isinstance(value, dict) or not isinstance(value.get("field"), str):
-        raise Invalid("attribute needs a field")
+        raise InvalidError("attribute needs a field")
     name, operator, expected = value["field"], value.get("operator"), value.get("value")
     if operator == "exists":
         return lambda person: name in person.attributes
     if operator != "eq" or not isinstance(expected, str):
-        raise Invalid("attribute needs the operator eq with a text value, or exists")
+        raise InvalidError("attribute needs the operator eq with a text value, or exists")
     return lambda person: person.attributes.get(name) == expected

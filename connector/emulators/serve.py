@@ -9,26 +9,31 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
-from starlette.types import Scope
 
 from connector import clock
 from connector.emulators import customerio
-from connector.emulators.options import Faults, Options
 from connector.emulators.snapshot import Keeper
-from connector.emulators.tls import Certificate
 from connector.emulators.webhooks import Sender, Settings
 from connector.emulators.workspace import Workspace
 from connector.errors import Misconfigured
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+    from types import TracebackType
+
+    from starlette.types import Scope
+
+    from connector.emulators.options import Faults, Options
+    from connector.emulators.tls import Certificate
+
 START_SECONDS = 10.0
+GRACE_SECONDS = 1.0  # for requests under way when the emulator is stopped
 STOP_SECONDS = 10.0
 
 
@@ -57,7 +62,10 @@ class Running:
             return
         self._stopped = True
         self._server.should_exit = True
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(GRACE_SECONDS)
+        if self._thread.is_alive():
+            _abandon(self._server)
+            self._thread.join(STOP_SECONDS)
         self.sender.stop()
         if self._keeper is not None:
             self._keeper.stop()
@@ -75,7 +83,7 @@ class Running:
         self.stop()
 
 
-def start(  # noqa: PLR0913  every argument is one independent choice of the caller
+def start(
     options: Options | None = None,
     *,
     faults: Faults | None = None,
@@ -186,6 +194,14 @@ def _context(certificate: Certificate) -> ssl.SSLContext:
             hint="give a PEM certificate and its unencrypted PEM key",
         ) from error
     return context
+
+
+def _abandon(server: uvicorn.Server) -> None:
+    """Close what is left at the end: clients that sleep in a slow answer, or never close their side of TLS."""
+    for protocol in list(server.server_state.connections):
+        left: Any = protocol
+        left.loop.call_soon_threadsafe(left.transport.abort)
+    server.force_exit = True
 
 
 def _cut(server: uvicorn.Server, scope: Scope) -> None:

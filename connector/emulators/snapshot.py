@@ -12,29 +12,35 @@ import os
 import threading
 from collections import deque
 from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from connector import clock
 from connector.emulators.ledger import Activity, Event
-from connector.emulators.options import Json
 from connector.emulators.people import Person
 from connector.emulators.state import Segment, State, Thing, empty
-from connector.emulators.workspace import Workspace
 from connector.errors import Misconfigured
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from connector.emulators.options import Json
+    from connector.emulators.workspace import Workspace
+
 VERSION = 1
+PIECE = 1000  # rows encoded at one go
 
 _logger = logging.getLogger(__name__)
 
 
-def rows(items: Any, kind: type) -> list[list[Any]]:  # noqa: ANN401  an iterable of any of the records
+def rows(items: Iterable[Any], kind: Any) -> list[tuple[Any, ...]]:
     """Return records as rows of their fields' values: names would take most of the file."""
-    names = [entry.name for entry in fields(kind)]
-    return [[getattr(item, name) for name in names] for item in items]
+    values = attrgetter(*(entry.name for entry in fields(kind)))
+    return [values(item) for item in items]
 
 
-def records(stored: list[list[Any]], kind: Any) -> list[Any]:  # noqa: ANN401  one of the record types
+def records(stored: list[list[Any]], kind: Any) -> list[Any]:
     """Return the records of such rows."""
     names = [entry.name for entry in fields(kind)]
     return [kind(**dict(zip(names, row, strict=True))) for row in stored]
@@ -153,7 +159,7 @@ def save(workspace: Workspace, path: Path) -> None:
         content = dump(state)
     temporary = path.with_name(f".{path.name}.saving")
     with temporary.open("w", encoding="ascii") as target:
-        json.dump(content, target, separators=(",", ":"))
+        target.writelines(pieces(content))
         target.flush()
         os.fsync(target.fileno())
     temporary.replace(path)
@@ -162,6 +168,20 @@ def save(workspace: Workspace, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def pieces(content: Json) -> Iterator[str]:
+    """Return a JSON object in pieces that take a few milliseconds each, so that other threads go on between them."""
+    for number, (name, value) in enumerate(content.items()):
+        yield f"{',' if number else '{'}\n{json.dumps(name)}:"
+        if not isinstance(value, list):
+            yield json.dumps(value, separators=(",", ":"))
+            continue
+        for start in range(0, max(len(value), 1), PIECE):
+            inner = json.dumps(value[start : start + PIECE], separators=(",", ":"))[1:-1]
+            yield ("[" if start == 0 else ",") + inner
+        yield "]"
+    yield "\n}\n"
 
 
 class Keeper:

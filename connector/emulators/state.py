@@ -6,12 +6,16 @@ It knows neither HTTP nor threads nor the clock: instants are handed in as unix 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from connector.emulators.ledger import Activity, Ledger
-from connector.emulators.options import Faults, Json, Options
 from connector.emulators.people import KINDS, People, Person
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from connector.emulators.options import Faults, Json, Options
 
 
 def unheard(body: Json) -> None:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from connector.emulators import answers, envelope
-from connector.emulators.options import Json
 from connector.emulators.validation import MAX_EVENT_DATA_BYTES, Refusal, longer
-from connector.emulators.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from connector.emulators.options import Json
+    from connector.emulators.workspace import Workspace
 
 MAX_SEGMENT_IDS = 1000
 
@@ -80,7 +84,7 @@ class _Handlers:
             if not isinstance(items, list):
                 return answers.whole("required", "batch", "batch is required and must be an array")
             large = envelope.oversized(body, items, limit=options.max_item_bytes)
-        except envelope.Unreadable as error:
+        except envelope.UnreadableError as error:
             return answers.whole("invalid", "body", str(error))
         if large:
             why = Refusal("invalid", "batch", f"an item must not be larger than {options.max_item_bytes} bytes")
@@ -99,7 +103,7 @@ class _Handlers:
             return answers.whole("invalid", "body", message, status=self.workspace.options.oversize_status)
         try:
             item = envelope.parse_object(body)
-        except envelope.Unreadable as error:
+        except envelope.UnreadableError as error:
             return answers.whole("invalid", "body", str(error))
         refused = self.workspace.accept([item])
         return answers.listed([(None, why) for _, why in refused], status=400) if refused else answers.accepted()
@@ -113,7 +117,7 @@ class _Handlers:
         refused = self.workspace.accept([item])
         return answers.v1_errors(*(why.message for _, why in refused)) if refused else answers.accepted()
 
-    def _person(self, request: Request, action: str, **rest: Any) -> Response:  # noqa: ANN401  any JSON value
+    def _person(self, request: Request, action: str, **rest: Any) -> Response:
         identifier = unquote(request.path_params["identifier"])
         addressed = guess(identifier, id_only=self.workspace.options.id_only)
         return self._one({"type": "person", "action": action, "identifiers": addressed, **rest})
@@ -156,7 +160,7 @@ class _Handlers:
     async def _object(self, request: Request) -> Json | Response:
         try:
             return envelope.parse_object(await request.body())
-        except envelope.Unreadable as error:
+        except envelope.UnreadableError as error:
             return answers.v1_errors(str(error))
 
     async def v1_suppress(self, request: Request) -> Response:

@@ -41,7 +41,7 @@ def longer(value: str, limit: int) -> bool:
     return len(value) * _WIDEST > limit and size(value) > limit
 
 
-def refusal(item: Any, *, options: Options, faults: Faults) -> Refusal | None:  # noqa: ANN401  any JSON value
+def refusal(item: Any, *, options: Options, faults: Faults) -> Refusal | None:
     """Return why `item` cannot be accepted, or None if it can."""
     if not isinstance(item, dict):
         return Refusal("invalid", "batch", "each operation must be an object")
@@ -67,7 +67,7 @@ def _unwanted(item: Json, faults: Faults) -> Refusal | None:
 
 
 def identifiers(  # noqa: PLR0911  one return per rule
-    value: Any,  # noqa: ANN401  any JSON value
+    value: Any,
     *,
     field: str,
     options: Options,
@@ -105,7 +105,7 @@ def _identify(item: Json, options: Options) -> Refusal | None:
     return _person(item, options) or attributes(item.get("attributes")) or _relationships(item, required=False)
 
 
-def attributes(value: Any) -> Refusal | None:  # noqa: ANN401  any JSON value
+def attributes(value: Any) -> Refusal | None:
     """Check names and values of attributes against the published limits."""
     if value is None:
         return None
@@ -198,7 +198,7 @@ def _device(item: Json, options: Options) -> Refusal | None:
     return None
 
 
-def _object(item: Json, options: Options) -> Refusal | None:  # noqa: ARG001  one signature for all checks
+def _object(item: Json, options: Options) -> Refusal | None:  # noqa: ARG001  one signature for all
     given = item.get("identifiers")
     if not isinstance(given, dict):
         return Refusal("required", "identifiers", "identifiers is required")

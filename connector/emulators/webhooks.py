@@ -11,14 +11,18 @@ import json
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 import httpx
 
 from connector import clock
-from connector.emulators.options import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from connector.emulators.options import Json
 
 #: Answers after which the live service waits an hour before its first retry.
 LONG_WAIT = frozenset({400, 401, 402, 403, 404, 405, 410, 429, 500, 502, 521})
@@ -73,7 +77,7 @@ class Sender:
         self.settings = settings or Settings()
         self.counts: Counter[str] = Counter()
         self._now = now
-        self._random = random.Random(seed)  # noqa: S311  faults, not secrets
+        self._random = random.Random(seed)  # noqa: S311  chance, no secrets
         self._queue: deque[bytes] = deque()
         self._in_flight = False
         self._wake = threading.Condition()
@@ -135,7 +139,7 @@ class Sender:
             if self.settings.resign and attempt > 1:
                 timestamp = int(self._now().timestamp())
             status = self._post(client, raw, timestamp)
-            if status is not None and 200 <= status < 300:  # noqa: PLR2004
+            if status is not None and 200 <= status < 300:
                 self.counts["delivered"] += 1
                 return
             self.counts["failed_attempts"] += 1

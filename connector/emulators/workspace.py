@@ -8,17 +8,20 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connector import clock
 from connector.emulators import operations, validation
 from connector.emulators.options import Faults, Json, Options, change
 from connector.emulators.people import KINDS, Person, text
 from connector.emulators.state import Segment, State, empty, unheard
-from connector.emulators.validation import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from connector.emulators.validation import Refusal
 
 
 class Workspace:
@@ -34,7 +37,7 @@ class Workspace:
     ) -> None:
         self._now = now
         self._lock = threading.RLock()
-        self._random = random.Random(seed)  # noqa: S311  order of a batch, not a secret
+        self._random = random.Random(seed)  # noqa: S311  chance, no secrets
         self._notify: Callable[[Json], None] = unheard
         #: Grows with every change, so that a saver knows whether there is anything to save.
         self.version = 0

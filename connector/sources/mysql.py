@@ -61,8 +61,7 @@ class MySQL:
         """See Dialect."""
         schema, _, name = view.rpartition(".")
         return {
-            _text(column): _text(type_name)
-            for column, type_name in connection.execute(_COLUMNS, {"schema": schema or None, "name": name})
+            _text(column): _text(type_name) for column, type_name in connection.execute(_COLUMNS, {"schema": schema or None, "name": name})
         }
 
     def sample(self, connection: sa.Connection) -> Sample:

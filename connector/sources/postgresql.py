@@ -22,7 +22,9 @@ _SAMPLE: Final = sa.text("""
                 else (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000 end,
            (select system_identifier::text from pg_control_system())
 """)
-_SAMPLE_WITHOUT_CONTROL: Final = sa.text(_SAMPLE.text.replace("(select system_identifier::text from pg_control_system())", "current_database()::text"))
+_SAMPLE_WITHOUT_CONTROL: Final = sa.text(
+    _SAMPLE.text.replace("(select system_identifier::text from pg_control_system())", "current_database()::text")
+)
 _COLUMNS: Final = sa.text("""
     select attname, format_type(atttypid, atttypmod) from pg_attribute
     where attrelid = to_regclass(:view) and attnum > 0 and not attisdropped

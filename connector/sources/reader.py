@@ -91,6 +91,16 @@ class Reader:
         full = frame.height >= limit or frame.estimated_size() >= PAGE_BYTES // 2
         return Page(frame, position_at(frame, view, frame.height - 1), full=full)
 
+    def without_cursor(self, view: View, *, after: tuple[str, ...] | None, limit: int) -> pl.DataFrame:
+        """Return rows that have no cursor, in key order after `after`: they can only be scanned whole."""
+        table = self._table(view)
+        columns = [table.c[name] for name in view.key]
+        query = sa.select(*(table.c[name] for name in view.columns)).where(table.c[view.cursor].is_(None))
+        if after is not None:
+            bounds = [self._bind(view, name, text, f"after_{i}") for i, (name, text) in enumerate(zip(view.key, after, strict=True))]
+            query = query.where(_beyond(columns, bounds))
+        return self._fetch(query.order_by(*columns).limit(limit), view)
+
     def head(self, view: View, *, column: str | None = None, until: str | None = None) -> Position | None:
         """Return the last row's position, or the last whose `column` is at or below `until`; None: there is none."""
         table = self._table(view)
@@ -118,7 +128,10 @@ class Reader:
         """Return whether the position, written back, finds its own row with `=`: the round trip is exact."""
         table = self._table(view)
         names = (view.cursor, *view.key)
-        equal = [table.c[name] == self._bind(view, name, text, f"p{i}") for i, (name, text) in enumerate(zip(names, (position.cursor, *position.key), strict=True))]
+        equal = [
+            table.c[name] == self._bind(view, name, text, f"p{i}")
+            for i, (name, text) in enumerate(zip(names, (position.cursor, *position.key), strict=True))
+        ]
         query = sa.select(*(table.c[name] for name in view.columns)).where(*equal).limit(1)
         return not self._fetch(query, view).is_empty()
 
@@ -135,6 +148,8 @@ class Reader:
                 query = query.where(sa.tuple_(*columns) > sa.tuple_(*bounds) if len(columns) > 1 else columns[0] > bounds[0])
             else:
                 query = query.where(columns[0] >= bounds[0], _beyond(columns, bounds))
+        if window.since is not None:
+            query = query.where(table.c[view.cursor] >= self._bind(view, view.cursor, window.since, "since"))
         if window.until is not None:
             query = query.where(table.c[view.cursor] <= self._bind(view, view.cursor, window.until, "until"))
         return query.order_by(*(table.c[name] for name in names)).limit(limit)
@@ -164,11 +179,17 @@ class Reader:
             raise
 
     def _classify(self, error: Exception) -> Exception:
-        if not isinstance(error, sa.exc.DBAPIError) and not hasattr(error, "sqlstate") and not type(error).__module__.startswith(("pymysql", "pyodbc")):
+        if (
+            not isinstance(error, sa.exc.DBAPIError)
+            and not hasattr(error, "sqlstate")
+            and not type(error).__module__.startswith(("pymysql", "pyodbc"))
+        ):
             return error
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         if _is_login(reason):
-            return Misconfigured(f"source {self.source}: the server refused the login: {reason}", hint="check user, password and database in sources[].url")
+            return Misconfigured(
+                f"source {self.source}: the server refused the login: {reason}", hint="check user, password and database in sources[].url"
+            )
         if self.dialect.is_transient(error):
             return Transient(f"source {self.source}: {reason}", hint="it is tried again from the last committed position")
         return Misconfigured(f"source {self.source}: {reason}", hint="run `connector check` with this configuration")
@@ -203,7 +224,13 @@ def _verify_order(frame: pl.DataFrame, view: View, source: str) -> None:
 
 def _is_login(reason: str) -> bool:
     lowered = reason.lower()
-    return any(part in lowered for part in ("password authentication failed", "access denied", "login failed", "does not exist", "no pg_hba.conf entry")) and "relation" not in lowered
+    return (
+        any(
+            part in lowered
+            for part in ("password authentication failed", "access denied", "login failed", "does not exist", "no pg_hba.conf entry")
+        )
+        and "relation" not in lowered
+    )
 
 
 def _parse(url: str, source: str) -> sa.URL:

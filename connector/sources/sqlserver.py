@@ -20,7 +20,9 @@ _SAMPLE: Final = sa.text("""
            case when databasepropertyex(db_name(), 'Updateability') = 'READ_ONLY' then 1 else 0 end,
            cast(serverproperty('ServerName') as nvarchar(256)) + ':' + db_name()
 """)
-_COLUMNS: Final = sa.text("select name, system_type_name from sys.dm_exec_describe_first_result_set(:query, null, 0) order by column_ordinal")
+_COLUMNS: Final = sa.text(
+    "select name, system_type_name from sys.dm_exec_describe_first_result_set(:query, null, 0) order by column_ordinal"
+)
 #: CONVERT styles that lose nothing: ODBC canonical with all fractions for times, 17 digits for floats, plain for money.
 _STYLES: Final = {"date": 121, "float": 3, "real": 3, "money": 2, "smallmoney": 2}
 

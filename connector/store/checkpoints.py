@@ -57,12 +57,13 @@ def load(connection: psycopg.Connection[Any], tenant: str, source: str, stream: 
 
 
 def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
-    """Store the first start of a stream, before its first read."""
+    """Store the first start of a stream, before its first read; another process may have been first."""
     connection.execute(
         """
         insert into crm.checkpoints (tenant, source, stream, generation, cursor_column, key_columns, servers,
             seen_cursor, seen_key, seen_mark, sealed_cursor, sealed_key, sealed_mark, history_until)
         values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        on conflict do nothing
         """,
         (
             *(checkpoint.tenant, checkpoint.source, checkpoint.stream, checkpoint.generation, checkpoint.cursor_column),

@@ -76,7 +76,10 @@ def migrate(database: Database) -> str:
     except sa.exc.OperationalError as error:
         raise classify(error.orig or error) from error
     except sa.exc.ProgrammingError as error:
-        raise Misconfigured(f"the store's schema can't be created: {first_line(error.orig or error)}", hint="grant create on the database to the connector's role") from error
+        raise Misconfigured(
+            f"the store's schema can't be created: {first_line(error.orig or error)}",
+            hint="grant create on the database to the connector's role",
+        ) from error
     finally:
         engine.dispose()
     return str(script.get_current_head())
@@ -114,7 +117,10 @@ def _refuse_old_servers(connection: sa.Connection) -> None:
 def _name_events(connection: sa.Connection) -> None:
     rows: Sequence[dict[str, object]] = [{"name_id": index, "name": name} for index, name in enumerate(NAMES, start=1)]
     connection.execute(
-        sa.text("insert into crm.event_names (name_id, name) values (:name_id, :name) on conflict (name_id) do update set name = excluded.name"), rows
+        sa.text(
+            "insert into crm.event_names (name_id, name) values (:name_id, :name) on conflict (name_id) do update set name = excluded.name"
+        ),
+        rows,
     )
 
 

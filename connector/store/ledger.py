@@ -97,7 +97,9 @@ def _insert_staged(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> I
     if len(returned) < rows.height:
         keys = pl.DataFrame(returned, schema={"stream_id": pl.Int16, "key": pl.String, "name_id": pl.Int16}, orient="row")
         changed = connection.execute(_CHANGED).rowcount
-        rows = rows.join(keys, on=["stream_id", "key", "name_id"], how="semi").unique(["stream_id", "key", "name_id"], keep="first", maintain_order=True)
+        rows = rows.join(keys, on=["stream_id", "key", "name_id"], how="semi").unique(
+            ["stream_id", "key", "name_id"], keep="first", maintain_order=True
+        )
     _await_rates(connection, rows)
     return Inserted(rows, changed)
 
@@ -135,7 +137,8 @@ def stream_id(connection: psycopg.Connection[Any], stream: StreamKey, brand: str
     row = connection.execute(select, values).fetchone()
     if row is None:
         row = connection.execute(
-            "insert into crm.event_streams (tenant, source, stream, generation, brand_id) values (%s, %s, %s, %s, %s) returning stream_id", values
+            "insert into crm.event_streams (tenant, source, stream, generation, brand_id) values (%s, %s, %s, %s, %s) returning stream_id",
+            values,
         ).fetchone()
     assert row is not None
     return int(row[0])

@@ -43,7 +43,11 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         context,
         checks=[*_type_checks(binding), *_amount_checks(kind, is_bet)],
         event={
-            "name": pl.when(rolled_back).then(pl.lit("custom_bet_rolled_back")).when(is_bet).then(pl.lit("bet_placed")).otherwise(pl.lit("bet_settled")),
+            "name": pl.when(rolled_back)
+            .then(pl.lit("custom_bet_rolled_back"))
+            .when(is_bet)
+            .then(pl.lit("bet_placed"))
+            .otherwise(pl.lit("bet_settled")),
             "transaction_id": pl.coalesce("bet_id", "row_key"),
             "occurred_at": pl.col("bet_date"),
             "amount": amount,

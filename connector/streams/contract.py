@@ -166,9 +166,7 @@ def _resolve(columns: Sequence[Column], config: Stream, actual: Mapping[str, str
     return found, problems
 
 
-def _key(
-    contract: Contract, config: Stream, columns: Mapping[str, str], actual: Mapping[str, str]
-) -> tuple[str, ...] | None:
+def _key(contract: Contract, config: Stream, columns: Mapping[str, str], actual: Mapping[str, str]) -> tuple[str, ...] | None:
     for names in [tuple(config.key)] if config.key else contract.keys:
         resolved = [columns.get(name) or actual.get(name.lower()) for name in names]
         if all(resolved):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from connector.emulators import serve
 from connector.emulators.options import Faults, Json, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +75,7 @@ def test_a_person_reads_back_with_text_booleans_and_timestamps(app: httpx.Client
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "/v1/api"])
-def test_a_person_is_found_by_every_kind_of_identifier(
-    app: httpx.Client, emulator: serve.Running, prefix: str
-) -> None:
+def test_a_person_is_found_by_every_kind_of_identifier(app: httpx.Client, emulator: serve.Running, prefix: str) -> None:
     """The legacy path answers too; a cio_id may bear its prefix or not."""
     cio_id = identify(emulator, "1", email="p@example.com", phone="+37120000000")
     for kind, value in (
@@ -176,9 +176,7 @@ def test_an_unreadable_filter_is_400(app: httpx.Client, body: Json) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["status"]) == (400, "400")
 
 
-def test_activities_come_newest_first_by_ten_and_at_most_a_hundred(
-    app: httpx.Client, emulator: serve.Running
-) -> None:
+def test_activities_come_newest_first_by_ten_and_at_most_a_hundred(app: httpx.Client, emulator: serve.Running) -> None:
     """Pages join without gap or repetition, for one person and for the workspace."""
     emulator.workspace.configure({"activities_per_person": 500})
     for number in range(110):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -14,6 +14,9 @@ import pytest
 from connector.emulators import EMULATORS, ledger, serve
 from connector.emulators.options import Faults, Json, Options
 from connector.emulators.webhooks import Settings, signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +256,13 @@ def test_a_pretended_delivery_is_reported_with_its_person(receiver: tuple[Receiv
     with serve.start() as running:
         assert httpx.patch(f"{running.url}/_control/webhooks", json={"url": url}).json()["settings"]["url"] == url
         send(running, event("1", "deposit"))
-        delivery = {"customer_id": "1", "object_type": "email", "metric": "clicked", "delivery_id": "d", "data": {"x": 1}}
+        delivery = {
+            "customer_id": "1",
+            "object_type": "email",
+            "metric": "clicked",
+            "delivery_id": "d",
+            "data": {"x": 1},
+        }
         assert httpx.post(f"{running.url}/_control/deliveries", json=delivery).status_code == 200
         kept.wait(lambda: len(kept.got) == 1)
         for wrong in ({}, {**delivery, "customer_id": "nobody"}, {**delivery, "data": []}):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from connector.emulators import serve
 from connector.emulators.options import Faults, Json, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BEARER = {"authorization": "Bearer app-key"}
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import customerio
 import httpx
@@ -23,7 +21,13 @@ from connector import clock
 from connector.cli import emulate
 from connector.emulators import serve, tls
 from connector.emulators.options import Faults, Json, Options
+from connector.emulators.snapshot import Keeper
+from connector.emulators.workspace import Workspace
 from connector.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 ULID = "01KDVDNA00RDWPKPGF5Y6A5GTE"
 START_SECONDS = 20
@@ -125,7 +129,7 @@ def test_a_mistake_in_a_flag_is_one_line_and_exit_code_2(flags: list[str]) -> No
 def test_everything_survives_a_restart(tmp_path: Path) -> None:
     """People, suppression, segments, activities, events, ids, counters, pending and anonymous operations."""
     state = tmp_path / "state.json"
-    people = [
+    people: list[Json] = [
         {
             "type": "person",
             "action": "identify",
@@ -133,7 +137,12 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
             "attributes": {"email": "p@example.com", "a": 1},
             "cio_relationships": [{"identifiers": {"object_type_id": "1", "object_id": "b"}}],
         },
-        {"type": "person", "action": "add_device", "identifiers": {"id": "1"}, "device": {"token": "t", "platform": "ios"}},
+        {
+            "type": "person",
+            "action": "add_device",
+            "identifiers": {"id": "1"},
+            "device": {"token": "t", "platform": "ios"},
+        },
         {"type": "person", "action": "suppress", "identifiers": {"id": "gone"}},
         event("1", id=ULID, timestamp=1),
         {"type": "person", "action": "event", "identifiers": {"anonymous_id": "anon"}, "name": "seen"},
@@ -156,7 +165,12 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
             event("1", id=ULID),
             event("gone"),
             {"type": "person", "action": "identify", "identifiers": {"email": "P@example.com"}, "attributes": {"b": 2}},
-            {"type": "person", "action": "identify", "identifiers": {"id": "2"}, "attributes": {"anonymous_id": "anon"}},
+            {
+                "type": "person",
+                "action": "identify",
+                "identifiers": {"id": "2"},
+                "attributes": {"anonymous_id": "anon"},
+            },
         )
         listed = httpx.get(f"{running.url}/_control/events").json()["events"]
         assert [(row["seq"], row["name"], row["customer_id"]) for row in listed] == [
@@ -182,7 +196,7 @@ def test_activities_of_a_person_deleted_after_a_restart_are_marked(tmp_path: Pat
 
 
 def test_the_state_is_saved_while_running_when_it_changed(tmp_path: Path) -> None:
-    """A killed process loses seconds, not the day; the file is replaced, never half written."""
+    """A killed process loses seconds, not the day; nothing but the file itself is left beside it."""
     state = tmp_path / "state.json"
     with serve.start(state_file=state, save_seconds=0.02) as running:
         send(running.url, event("1"))
@@ -190,11 +204,25 @@ def test_the_state_is_saved_while_running_when_it_changed(tmp_path: Path) -> Non
         while not json.loads(state.read_text())["events"]:
             assert clock.monotonic() < deadline
             clock.sleep(0.01)
-        unchanged = os.stat(state).st_ino
-        pause = threading.Event()
-        pause.wait(0.1)
-        assert os.stat(state).st_ino == unchanged
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_the_state_is_replaced_whole_and_only_after_a_change(tmp_path: Path) -> None:
+    """A reader has the old file or the new one; an idle emulator does not write."""
+    state, workspace = tmp_path / "state.json", Workspace()
+    keeper = Keeper(workspace, state, every=60)
+    first = state.stat().st_ino
+    with state.open() as old:
+        keeper.save()
+        assert state.stat().st_ino == first
+        workspace.accept([event(str(number)) for number in range(2500)])
+        keeper.save()
+        assert state.stat().st_ino != first
+        assert json.load(old)["events"] == []
+    restored = Workspace()
+    Keeper(restored, state, every=60)
+    assert restored.counts() == workspace.counts()
+    assert restored.find("id", "2499") is not None
 
 
 @pytest.mark.parametrize(

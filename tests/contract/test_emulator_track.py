@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from connector.emulators import serve
 from connector.emulators.options import Json, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ULID = "01KDVDNA00RDWPKPGF5Y6A5GTE"
 

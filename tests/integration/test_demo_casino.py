@@ -211,7 +211,7 @@ def test_traffic_brings_every_happening_and_late_commits(built: casino.Casino, r
         look()
         return bool(late) and not KINDS - traffic.happened.keys() and len(seen) > 400
 
-    traffic = Traffic(built.admin_url, rate=1500, seed=5)
+    traffic = Traffic(built.admin_url, rate=1200, seed=5)
     with traffic:
         until(lambda: traffic.failed is not None or happened(), what="not everything happened")
     after = built.counts()

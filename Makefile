@@ -1,0 +1,43 @@
+# Set-up needs Python >= 3.11, make and a package index; `make test` installs missing servers on Debian when it may.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help install demo test check bench lock servers
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+install: .venv/installed ## Set up .venv with the locked dependencies and bin/connector
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip sync --quiet --python .venv --require-hashes requirements.lock
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python .venv --no-deps --editable .
+	@touch $@
+
+demo: install ## Watch a living casino arrive in the CRM (ARGS="--for 20s --json")
+	$(BIN)/connector demo $(ARGS)
+
+test: install servers ## Run every test that this machine can carry (ARGS="-k name")
+	$(BIN)/pytest $(ARGS)
+
+check: install ## Lint, types, layers
+	$(BIN)/ruff format --check connector tests bench
+	$(BIN)/ruff check connector tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## Measure rows/s and seconds from commit to API
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## Compile requirements.lock anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --all-extras --group dev pyproject.toml -o requirements.lock
+
+servers: # MariaDB and ODBC for the tests, where apt and root are there; no daemon is started
+	@.ci/servers
