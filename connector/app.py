@@ -80,7 +80,9 @@ class App:
 
     def loops(self) -> list[tuple[Loop, Pace]]:
         """Return every loop with its pace."""
-        cycles: list[tuple[Loop, Pace]] = [(cycle, Pace(cycle.source.wait.busy, cycle.source.wait.idle)) for cycle in self.cycles]
+        cycles: list[tuple[Loop, Pace]] = [
+            (cycle, Pace(cycle.source.wait.busy, cycle.source.wait.idle)) for cycle in self.cycles
+        ]
         relays: list[tuple[Loop, Pace]] = [(relay, Pace(0.0, 0.25)) for relay in self.relays]
         keeper: Loop = LeaseKeeper(self.database, [*self.cycles, *self.relays])
         return [*cycles, *relays, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
@@ -105,7 +107,9 @@ class App:
                     _drain(relay, None, stopping)
                 except ConnectorError as error:
                     failed[relay.lane.destination] = error
-            return failed | {f"{cycle.source.name}.{name}": error for cycle in self.cycles for name, error in cycle.failures.items()}
+            return failed | {
+                f"{cycle.source.name}.{name}": error for cycle in self.cycles for name, error in cycle.failures.items()
+            }
         finally:
             self.close()
 
@@ -134,7 +138,9 @@ def build(settings: config.Config, *, once: bool = False) -> App:
         raise
     metrics = Metrics()
     rates = Rates(settings.base_currency, settings.fx.fixed)
-    cycles = [Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources]
+    cycles = [
+        Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources
+    ]
     return App(settings, store, cycles, _relays(settings, store, metrics), metrics)
 
 
@@ -152,7 +158,9 @@ def status(settings: config.Config) -> dict[str, Any]:
     store = database.open_store(settings.store.url.get_secret_value())
     try:
         if not database.is_current(store):
-            raise Unhealthy("the store has no current schema", hint="start `connector run`, or `connector store migrate`")
+            raise Unhealthy(
+                "the store has no current schema", hint="start `connector run`, or `connector store migrate`"
+            )
         with store.connect() as connection:
             subscriptions = {destination.name: list(destination.events) for destination in settings.destinations}
             return reports.status(connection, settings.tenant, subscriptions)
@@ -168,11 +176,17 @@ def desk(settings: config.Config, *, source: str | None, stream: str) -> Iterato
         known = ", ".join(item.name for item in settings.sources)
         raise Misconfigured(f"which source? {source or 'none named'}", hint=f"--source, one of: {known}")
     app = build(settings.model_copy(update={"destinations": []}))
-    reader = Reader(chosen[0].url.get_secret_value(), source=chosen[0].name, settings=Settings(statement_timeout=chosen[0].statement_timeout))
+    reader = Reader(
+        chosen[0].url.get_secret_value(),
+        source=chosen[0].name,
+        settings=Settings(statement_timeout=chosen[0].statement_timeout),
+    )
     try:
         with app.database.connect() as connection:
             lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream)
-            keeper = Service([(LeaseKeeper(app.database, [_Held(lease)]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics)
+            keeper = Service(
+                [(LeaseKeeper(app.database, [_Held(lease)]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics
+            )
             keeper.start()
             try:
                 yield Desk(settings.tenant, chosen[0], reader, connection, lease, app.cycles[0].rates, rules(settings))
@@ -226,7 +240,9 @@ def _drain(loop: Cycle | Relay, done: Any, stopping: threading.Event) -> None:
         except Transient as error:
             failing_since = failing_since or clock.monotonic()
             if clock.monotonic() - failing_since > _PATIENCE_SECONDS:
-                raise Unhealthy(error.message, hint="it did not come back in time; nothing is lost, run again") from error
+                raise Unhealthy(
+                    error.message, hint="it did not come back in time; nothing is lost, run again"
+                ) from error
             stopping.wait(0.5)
             continue
         if result.standby:

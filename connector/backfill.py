@@ -73,7 +73,9 @@ def prepare(desk: Desk, stream: Stream, *, since: str | None, until: str | None)
     return job
 
 
-def run(desk: Desk, stream: Stream, job: str, *, report: Callable[[Progress], None], stopped: Callable[[], bool]) -> Progress:
+def run(
+    desk: Desk, stream: Stream, job: str, *, report: Callable[[Progress], None], stopped: Callable[[], bool]
+) -> Progress:
     """Work through the job's open ranges in order until done or `stopped()`. Raises Transient: run it again."""
     progress = _progress(desk, stream, job)
     report(progress)
@@ -83,7 +85,9 @@ def run(desk: Desk, stream: Stream, job: str, *, report: Callable[[Progress], No
             page = desk.reader.read(stream.view, Window(at, part.until, part.since), limit=stream.limit)
             _write(desk, stream, part, page)
             at = page.last or at
-            progress = Progress(progress.ranges, progress.ranges_done + (not page.full), progress.rows + page.frame.height)
+            progress = Progress(
+                progress.ranges, progress.ranges_done + (not page.full), progress.rows + page.frame.height
+            )
             report(progress)
             if not page.full:
                 break
@@ -119,7 +123,11 @@ def _bounds(desk: Desk, stream: Stream, since: str | None, until: str | None) ->
     """The ends of the job: given ones, or the view's first row and its head (for ids and times alike)."""
     first = desk.reader.read(stream.view, Window(None, None, since), limit=1).last
     last = desk.reader.head(stream.view, column=stream.view.cursor if until else None, until=until)
-    return None if first is None or last is None or last.mark < first.mark else (since or first.cursor, until or last.cursor)
+    return (
+        None
+        if first is None or last is None or last.mark < first.mark
+        else (since or first.cursor, until or last.cursor)
+    )
 
 
 def _open_ranges(desk: Desk, stream: Stream, job: str) -> list[Range]:
@@ -150,7 +158,9 @@ def _progress(desk: Desk, stream: Stream, job: str) -> Progress:
 
 def _write(desk: Desk, stream: Stream, part: Range, page: Page) -> None:
     """Commit a page and its range's position in one transaction."""
-    normalised = stream.binding.contract.normalise(page.frame, stream.binding, Context(all_history=True, rules=desk.rules))
+    normalised = stream.binding.contract.normalise(
+        page.frame, stream.binding, Context(all_history=True, rules=desk.rules)
+    )
 
     def advance(connection: psycopg.Connection[Any]) -> None:
         last = page.last

@@ -44,7 +44,9 @@ class Finding:
 
 def check(settings: config.Config) -> Iterator[Finding]:
     """Yield findings as they are made, worst things included; never raises for what it finds."""
-    yield Finding("ok", "configuration", f"{len(settings.sources)} source(s), {len(settings.destinations)} destination(s)")
+    yield Finding(
+        "ok", "configuration", f"{len(settings.sources)} source(s), {len(settings.destinations)} destination(s)"
+    )
     yield from _store(settings)
     for source in settings.sources:
         yield from _source(source)
@@ -65,7 +67,12 @@ def _store(settings: config.Config) -> Iterator[Finding]:
     try:
         current = database.is_current(store)
         remedy = "" if current else "it is created by `connector run`, or now by `connector store migrate`"
-        yield Finding("ok" if current else "warn", "store", "schema is current" if current else "schema is not current yet", remedy)
+        yield Finding(
+            "ok" if current else "warn",
+            "store",
+            "schema is current" if current else "schema is not current yet",
+            remedy,
+        )
     except ConnectorError as error:
         yield _failed("store", error)
     finally:
@@ -75,7 +82,11 @@ def _store(settings: config.Config) -> Iterator[Finding]:
 def _source(source: config.Source) -> Iterator[Finding]:
     reader: Reader | None = None
     try:
-        reader = Reader(source.url.get_secret_value(), source=source.name, settings=Settings(statement_timeout=source.statement_timeout))
+        reader = Reader(
+            source.url.get_secret_value(),
+            source=source.name,
+            settings=Settings(statement_timeout=source.statement_timeout),
+        )
         sample = reader.sample()
         yield Finding("ok", source.name, f"connected to {sample.server}")
         yield from _clock(source, sample)
@@ -91,12 +102,24 @@ def _source(source: config.Source) -> Iterator[Finding]:
 def _clock(source: config.Source, sample: Sample) -> Iterator[Finding]:
     skew = sample.clock / SECOND - clock.now().timestamp()
     if abs(skew) > _SKEW_SECONDS:
-        yield Finding("warn", source.name, f"the server's clock differs from this machine's by {skew:+.1f} s", "run NTP on both")
+        yield Finding(
+            "warn", source.name, f"the server's clock differs from this machine's by {skew:+.1f} s", "run NTP on both"
+        )
     if sample.progress is None:
         remedy = f"rows may commit up to lateness ({source.lateness:.0f} s) after their stamp; raise it if transactions or replication take longer"
-        yield Finding("warn", source.name, "the server cannot tell how far it has replayed: progress is taken from its rows", remedy)
+        yield Finding(
+            "warn",
+            source.name,
+            "the server cannot tell how far it has replayed: progress is taken from its rows",
+            remedy,
+        )
     elif sample.clock - sample.progress > source.lateness * SECOND:
-        yield Finding("warn", source.name, f"the replica is {(sample.clock - sample.progress) / SECOND:.0f} s behind", "look at its replication")
+        yield Finding(
+            "warn",
+            source.name,
+            f"the replica is {(sample.clock - sample.progress) / SECOND:.0f} s behind",
+            "look at its replication",
+        )
 
 
 def _stream(reader: Reader, source: config.Source, name: str) -> Iterator[Finding]:
@@ -110,7 +133,11 @@ def _stream(reader: Reader, source: config.Source, name: str) -> Iterator[Findin
             return
         binding = bind(STREAMS[name], settings, types, view=view_name)
         view = View(view_name, binding.cursor, binding.kind, binding.key, binding.selected, types)
-        yield Finding("ok", subject, f"{len(binding.columns)} columns, cursor {view.cursor} ({view.kind}), key {', '.join(view.key)}")
+        yield Finding(
+            "ok",
+            subject,
+            f"{len(binding.columns)} columns, cursor {view.cursor} ({view.kind}), key {', '.join(view.key)}",
+        )
         yield from _rows(reader, subject, binding, view)
     except ConnectorError as error:
         yield _failed(subject, error)
@@ -123,22 +150,36 @@ def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterato
         yield Finding("warn", subject, "the view has no rows", "nothing to do if that is expected")
         return
     if page.frame.select(view.key).is_duplicated().any():
-        yield Finding("error", subject, f"the key ({', '.join(view.key)}) is not unique", "expose a unique id and set key: [id]")
+        yield Finding(
+            "error", subject, f"the key ({', '.join(view.key)}) is not unique", "expose a unique id and set key: [id]"
+        )
     if not reader.finds(view, page.last):
         remedy = "the cursor's type is rounded on the way: use an id cursor, or another driver"
         yield Finding("error", subject, "a position written back does not find its own row", remedy)
     if reader.needs_sort(view, page.last):
         columns = ", ".join(dict.fromkeys((view.cursor, *view.key)))
         remedy = f"on the base table: CREATE INDEX ON <table> ({columns}); see views/README.md"
-        yield Finding("error", subject, f"no index serves (cursor, key) = ({columns}): every page would sort the view", remedy)
+        yield Finding(
+            "error", subject, f"no index serves (cursor, key) = ({columns}): every page would sort the view", remedy
+        )
     if nulls := reader.count(view):
-        yield Finding("warn", subject, f"{nulls} row(s) have no {view.cursor} and are not read", f"a final row needs its {view.cursor}")
+        yield Finding(
+            "warn",
+            subject,
+            f"{nulls} row(s) have no {view.cursor} and are not read",
+            f"a final row needs its {view.cursor}",
+        )
     normalised = binding.contract.normalise(page.frame, binding, Context())
     good = normalised.events.height + normalised.profiles.height
     refused = normalised.rejections.filter(~normalised.rejections["kept"])
     yield Finding("ok", subject, f"{page.frame.height} rows read, {good} understood")
     for reason, field, count in refused.group_by("reason", "field").len().sort("len", descending=True).head(5).rows():
-        yield Finding("warn", subject, f"{count} of them refused: {field} {reason}", "mend the view, or map the column; such rows go to crm.quarantine")
+        yield Finding(
+            "warn",
+            subject,
+            f"{count} of them refused: {field} {reason}",
+            "mend the view, or map the column; such rows go to crm.quarantine",
+        )
 
 
 def _destination(settings: config.Config, destination: config.Destination) -> Iterator[Finding]:

@@ -180,7 +180,9 @@ class Source(Model):
     @field_validator("streams", mode="before")
     @classmethod
     def _empty_streams(cls, value: object) -> object:
-        return {name: {} if body is None else body for name, body in value.items()} if isinstance(value, dict) else value
+        return (
+            {name: {} if body is None else body for name, body in value.items()} if isinstance(value, dict) else value
+        )
 
     @field_validator("streams")
     @classmethod
@@ -264,7 +266,9 @@ def load(path: Path, *, streams: Collection[str] = (), environment: Mapping[str,
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
-        raise Misconfigured(f"cannot read {path}: {error.strerror}", hint="name it with --config, or copy config.example.yaml") from error
+        raise Misconfigured(
+            f"cannot read {path}: {error.strerror}", hint="name it with --config, or copy config.example.yaml"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return parse(raw, streams=streams, environment=environment, origin=str(path))
@@ -295,7 +299,7 @@ def parse(
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key written twice instead of keeping the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
@@ -322,7 +326,9 @@ def _expand(value: object, path: str, environment: Mapping[str, str], mistakes: 
     return _VARIABLE.sub(variable, value)
 
 
-def _expand_items(value: dict[Any, Any], path: str, environment: Mapping[str, str], mistakes: list[str]) -> Iterator[tuple[str, object]]:
+def _expand_items(
+    value: dict[Any, Any], path: str, environment: Mapping[str, str], mistakes: list[str]
+) -> Iterator[tuple[str, object]]:
     for key, item in value.items():
         name, here = str(key), f"{path}.{key}" if path else str(key)
         expanded = _expand(item, here, environment, mistakes)

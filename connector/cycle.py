@@ -99,7 +99,7 @@ class Cycle:
     def run_once(self) -> Result:
         """Do one pass over all streams. Raises Transient when the store or the source is away: call again later."""
         try:
-            desk = self._sit_down()
+            desk = self.sit_down()
             if desk is None:
                 return Result(standby=True)
             sample = desk.reader.sample()
@@ -133,7 +133,8 @@ class Cycle:
         """Return the streams that stand still, with the reason."""
         return {slot.name: slot.error for slot in self.slots if slot.error is not None}
 
-    def _sit_down(self) -> poller.Desk | None:
+    def sit_down(self) -> poller.Desk | None:
+        """Open both connections under the source's lease; None while another process holds it."""
         if self.desk is not None:
             return self.desk
         connection = self._connection = self.database.connect()
@@ -187,7 +188,9 @@ class Cycle:
         slot.error = None
         return result
 
-    def _run_stream(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int) -> Result:
+    def _run_stream(
+        self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int
+    ) -> Result:
         if stream.binding.kind == "id" and (head := desk.reader.head(stream.view)) is not None:
             stream.ids.observe(head=head.mark, progress=progress)
         horizon = poller.horizon_of(desk, stream, sample, progress)
@@ -238,7 +241,11 @@ class Cycle:
             future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
         null_cursors = desk.reader.count(stream.view)
         checkpoints.set_counts(desk.connection, stream.checkpoint, null_cursors=null_cursors, future_rows=future)
-        if null_cursors and stream.binding.contract.reads_profiles and clock.monotonic() - slot.rescanned_at >= RESCAN_SECONDS:
+        if (
+            null_cursors
+            and stream.binding.contract.reads_profiles
+            and clock.monotonic() - slot.rescanned_at >= RESCAN_SECONDS
+        ):
             slot.rescanned_at = clock.monotonic()
             poller.rescan(desk, stream)
 

@@ -84,7 +84,10 @@ def row_key(parts: list[str]) -> pl.Expr:
     """
     if len(parts) == 1:
         return pl.col(parts[0])
-    escaped = [pl.col(part).str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True) for part in parts]
+    escaped = [
+        pl.col(part).str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True)
+        for part in parts
+    ]
     return pl.concat_str(escaped, separator="|")
 
 

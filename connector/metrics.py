@@ -12,8 +12,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         stream, lane = ("source", "stream"), ("destination",)
         self.rows_read = Counter("connector_rows_read", "Rows read by the tail", stream, registry=self.registry)
-        self.late_rows = Counter("connector_late_rows", "Rows that only the sweep found", stream, registry=self.registry)
+        self.late_rows = Counter(
+            "connector_late_rows", "Rows that only the sweep found", stream, registry=self.registry
+        )
         self.delivered = Counter("connector_items_accepted", "Items accepted by an API", lane, registry=self.registry)
         self.refused = Counter("connector_items_refused", "Items refused for good", lane, registry=self.registry)
         self.failures = Counter("connector_loop_failures", "Failed passes of a loop", ("loop",), registry=self.registry)
-        self.last_success = Gauge("connector_loop_last_success", "Unix time of a loop's last good pass", ("loop",), registry=self.registry)
+        self.last_success = Gauge(
+            "connector_loop_last_success", "Unix time of a loop's last good pass", ("loop",), registry=self.registry
+        )

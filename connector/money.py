@@ -18,7 +18,27 @@ if TYPE_CHECKING:
 AMOUNT_LIMIT: Final = 10**13
 #: Decimal places of a base currency's subunit where they are not two (ISO 4217; crypto as UCRM stores it).
 _SCALES: Final = {
-    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
+    **dict.fromkeys(
+        (
+            "BIF",
+            "CLP",
+            "DJF",
+            "GNF",
+            "ISK",
+            "JPY",
+            "KMF",
+            "KRW",
+            "PYG",
+            "RWF",
+            "UGX",
+            "VND",
+            "VUV",
+            "XAF",
+            "XOF",
+            "XPF",
+        ),
+        0,
+    ),
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
     **dict.fromkeys(("USDT", "USDC", "TRX"), 6),
     **dict.fromkeys(("BTC", "ETH", "LTC", "BCH", "DOGE"), 8),

@@ -115,10 +115,18 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, *, live_since: pl.Expr) -
     return pl.concat(
         [
             _events(
-                joined, ~pl.col("known") & (pl.col("registered_at") > live_since), pl.lit("signup"), pl.col("external_id"), "registered_at"
+                joined,
+                ~pl.col("known") & (pl.col("registered_at") > live_since),
+                pl.lit("signup"),
+                pl.col("external_id"),
+                "registered_at",
             ),
-            _events(joined, pl.col("known") & excluded & ~was, pl.lit("self_exclusion_set"), updated, "source_updated_at"),
-            _events(joined, pl.col("known") & was & ~excluded, pl.lit("self_exclusion_lifted"), updated, "source_updated_at"),
+            _events(
+                joined, pl.col("known") & excluded & ~was, pl.lit("self_exclusion_set"), updated, "source_updated_at"
+            ),
+            _events(
+                joined, pl.col("known") & was & ~excluded, pl.lit("self_exclusion_lifted"), updated, "source_updated_at"
+            ),
             _events(joined, pl.col("known") & moved & kyc.is_not_null(), kyc, updated, "source_updated_at"),
         ]
     )
@@ -129,7 +137,9 @@ def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr, key: pl.Exp
 
     A change without a time (a user row without `dt_update`) changes the profile and gives no event.
     """
-    chosen = joined.filter(condition & pl.col(instant).is_not_null() & key.is_not_null()).with_columns(name=name, key=key, occurred_at=pl.col(instant))
+    chosen = joined.filter(condition & pl.col(instant).is_not_null() & key.is_not_null()).with_columns(
+        name=name, key=key, occurred_at=pl.col(instant)
+    )
     is_kyc, lifted = pl.col("name").str.starts_with("kyc_"), pl.col("name") == "self_exclusion_lifted"
     level = pl.coalesce(pl.col("traits").str.json_path_match("$.kyc_level"), pl.lit("1"))
     chosen = chosen.with_columns(

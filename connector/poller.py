@@ -95,7 +95,16 @@ def open_stream(desk: Desk, contract: Contract, settings: config.Stream, sample:
         assert checkpoint is not None
     _same_data(checkpoint, binding, sample)
     at = checkpoint.sealed
-    return Stream(binding, view, checkpoint, at, checkpoint.seen, checkpoint.sealed, desk.source.page_rows, rereading=at != checkpoint.seen)
+    return Stream(
+        binding,
+        view,
+        checkpoint,
+        at,
+        checkpoint.seen,
+        checkpoint.sealed,
+        desk.source.page_rows,
+        rereading=at != checkpoint.seen,
+    )
 
 
 def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> Tick:
@@ -152,7 +161,9 @@ def horizon_of(desk: Desk, stream: Stream, sample: Sample, progress: int) -> int
     lateness = int(desk.source.lateness * SECOND)
     if stream.binding.kind == "id":
         return stream.ids.mark(progress=progress, lateness=lateness)
-    return time_horizon(progress=min(progress, sample.clock), lateness=lateness, tick=tick_of(stream.view.types[stream.view.cursor]))
+    return time_horizon(
+        progress=min(progress, sample.clock), lateness=lateness, tick=tick_of(stream.view.types[stream.view.cursor])
+    )
 
 
 def like(stream: Stream) -> str:
@@ -161,7 +172,13 @@ def like(stream: Stream) -> str:
         return stream.at.cursor
     type_name = stream.view.types[stream.view.cursor].lower()
     numeric = any(word in type_name for word in ("int", "numeric", "decimal"))
-    return "1700000000000" if numeric else "2026-01-01 00:00:00+00" if "with time zone" in type_name else "2026-01-01 00:00:00"
+    return (
+        "1700000000000"
+        if numeric
+        else "2026-01-01 00:00:00+00"
+        if "with time zone" in type_name
+        else "2026-01-01 00:00:00"
+    )
 
 
 def _upper_bound(desk: Desk, stream: Stream, sample: Sample) -> str | None:

@@ -19,7 +19,9 @@ SECOND: Final = 1_000_000_000
 EARLIEST: Final = -(2**62)
 LATEST: Final = 2**62
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_TIMESTAMP: Final = re.compile(r"^(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d(?::?\d\d)?(?::\d\d)?)?$")
+_TIMESTAMP: Final = re.compile(
+    r"^(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d(?::?\d\d)?(?::\d\d)?)?$"
+)
 #: Below each bound an integer counts this many nanoseconds: seconds, milliseconds, microseconds, nanoseconds.
 _EPOCH_UNITS: Final = ((10**11, SECOND), (10**14, 10**6), (10**17, 10**3), (10**20, 1))
 
@@ -77,7 +79,9 @@ def cursor_text(mark: int, *, like: str) -> str:
 def _offset_seconds(zone: str | None) -> int:
     if zone is None or zone == "Z":
         return 0
-    hours, minutes, seconds = (int(part) for part in (zone[1:].replace(":", "").ljust(6, "0")[i : i + 2] for i in (0, 2, 4)))
+    hours, minutes, seconds = (
+        int(part) for part in (zone[1:].replace(":", "").ljust(6, "0")[i : i + 2] for i in (0, 2, 4))
+    )
     return (-1 if zone[0] == "-" else 1) * (hours * 3600 + minutes * 60 + seconds)
 
 

@@ -163,7 +163,9 @@ class Relay:
         items, settled = self._sift(rows)
         done = [row["seq"] for row in rows]
         for batch in self.destination.batches(items):
-            self._deliver(connection, batch, self._place, Settled(unparked=[item.seq for item in batch if item.seq is not None]))
+            self._deliver(
+                connection, batch, self._place, Settled(unparked=[item.seq for item in batch if item.seq is not None])
+            )
         self._settle(connection, self._place, replace(settled, unparked=done))
         return len(rows)
 
@@ -201,7 +203,9 @@ class Relay:
                 items.append(self.destination.encode_event(_event(row, self.lane.tenant)))
         return items, Settled(parked=parked, dropped=dropped, expired=expired)
 
-    def _deliver(self, connection: psycopg.Connection[Any], batch: Sequence[Item], place: Place, extra: Settled = Settled()) -> None:  # noqa: B008
+    def _deliver(
+        self, connection: psycopg.Connection[Any], batch: Sequence[Item], place: Place, extra: Settled = Settled()
+    ) -> None:  # noqa: B008
         outcomes = self.destination.deliver(batch, urgent=self.lane.number == EXCLUSIONS)
         pairs = list(zip(batch, outcomes, strict=True))
         accepted = [item for item, refusal in pairs if refusal is None]
@@ -249,4 +253,6 @@ def _age(occurred_at: datetime, now: datetime) -> float:
 
 
 def _letter(item: Item, refusal: Refusal) -> tuple[Any, ...]:
-    return feeds.letter(item.player_id, item.seq, item.kind, item.name, (refusal.reason, refusal.field, refusal.message), item.body)
+    return feeds.letter(
+        item.player_id, item.seq, item.kind, item.name, (refusal.reason, refusal.field, refusal.message), item.body
+    )

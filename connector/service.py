@@ -99,7 +99,9 @@ class Runner:
             wait = _HALTED_SECONDS
         if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ... of a row of failures: no flood
             known = isinstance(error, ConnectorError)
-            log.warning("loop.failed", loop=self.loop.name, failures=self.failures, error=str(error), exc_info=not known)
+            log.warning(
+                "loop.failed", loop=self.loop.name, failures=self.failures, error=str(error), exc_info=not known
+            )
         return wait
 
 

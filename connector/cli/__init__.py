@@ -51,7 +51,7 @@ def exit_code(error: ConnectorError) -> int:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:  # noqa: FBT001, FBT003
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
     if version:
         print(__version__)
         raise typer.Exit

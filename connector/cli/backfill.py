@@ -11,9 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from connector import app as application
-from connector import backfill as work
-from connector import logs
+from connector import app as application, backfill as work, logs
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile
 from connector.errors import Misconfigured
 
@@ -48,5 +46,11 @@ def backfill(
 
 
 def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rows]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rows]}"),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=Console(stderr=True), transient=False)

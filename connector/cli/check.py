@@ -8,8 +8,7 @@ import json
 import typer
 from rich.console import Console
 
-from connector import app as application
-from connector import checks
+from connector import app as application, checks
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
 
 _MARKS = {"ok": "[green]ok[/]   ", "warn": "[yellow]warn[/] ", "error": "[red]error[/]"}

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.live import Live
 
 from connector import clock
-from connector.config import duration
 from connector.cli.options import Json
+from connector.config import duration
 from connector.demo import show
 from connector.demo.stage import Sight, Stage
 
@@ -26,7 +26,9 @@ _REFRESH_SECONDS: Final = 1.0
 
 
 def demo(
-    seconds: Annotated[str | None, typer.Option("--for", help="How long, such as 30s or 5m; without it until Ctrl-C.")] = None,
+    seconds: Annotated[
+        str | None, typer.Option("--for", help="How long, such as 30s or 5m; without it until Ctrl-C.")
+    ] = None,
     players: Annotated[int, typer.Option(min=100, help="Players in the casino.")] = 20_000,
     bets: Annotated[int, typer.Option(min=0, help="Bets and wins of history.")] = 500_000,
     rate: Annotated[float, typer.Option(min=1, help="Rows a second of live traffic.")] = 250.0,
@@ -59,7 +61,9 @@ def outcome(sight: Sight, status: dict[str, Any]) -> dict[str, Any]:
     return {
         "ok": sight.agrees and drained,
         "streams": {stream: {"replica": rows, "store": sight.store[stream]} for stream, rows in sight.replica.items()},
-        "destinations": {name: {key: row[key] for key in ("accepted", "refused")} for name, row in destinations.items()},
+        "destinations": {
+            name: {key: row[key] for key in ("accepted", "refused")} for name, row in destinations.items()
+        },
     }
 
 
@@ -82,7 +86,9 @@ def _watch(stage: Stage, console: Console, stopping: threading.Event, limit: flo
 def _tell(console: Console, result: dict[str, Any]) -> None:
     for stream, rows in result["streams"].items():
         same = rows["replica"] == rows["store"]
-        console.print(f"{stream:<14} {rows['replica']:>10,} on the replica  {rows['store']:>10,} in the store  {'equal' if same else 'DIFFERENT'}")
+        console.print(
+            f"{stream:<14} {rows['replica']:>10,} on the replica  {rows['store']:>10,} in the store  {'equal' if same else 'DIFFERENT'}"
+        )
     for name, row in result["destinations"].items():
         console.print(f"{name:<14} {row['accepted']:>10,} accepted        {row['refused']:>10,} refused")
     console.print("[green]every row, once[/]" if result["ok"] else "[red]store and replica differ[/]")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connector import app as application
-from connector import logs
+from connector import app as application, logs
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def run(
     config: ConfigFile = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option("--once", help="Read to today's heads, drain the destinations, exit.")] = False,  # noqa: FBT002
+    once: Annotated[bool, typer.Option("--once", help="Read to today's heads, drain the destinations, exit.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Keep the CRM in step until SIGTERM or Ctrl-C."""

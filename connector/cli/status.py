@@ -11,7 +11,7 @@ from connector import app as application
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
 
 
-def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:  # noqa: FBT001, FBT002
+def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Show the state of every stream and destination."""
     report = application.status(application.load_config(config))
     if as_json:
@@ -19,17 +19,37 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None: 
         return
     console = Console()
     streams = Table(
-        "stream", "state", "rows", "lag", "seen", "sealed", "no cursor", "future", "quarantined", title="Streams", title_justify="left"
+        "stream",
+        "state",
+        "rows",
+        "lag",
+        "seen",
+        "sealed",
+        "no cursor",
+        "future",
+        "quarantined",
+        title="Streams",
+        title_justify="left",
     )
     for name, row in report["streams"].items():
         lag = "" if row["lag_seconds"] is None else f"{row['lag_seconds']:.1f} s"
         counts = (str(row[key]) for key in ("null_cursors", "future_rows", "quarantined"))
         streams.add_row(name, row["state"], f"{row['rows']:,}", lag, row["seen"] or "", row["sealed"] or "", *counts)
     destinations = Table(
-        "destination", "state", "pending", "accepted", "refused", "dropped", "expired", title="Destinations", title_justify="left"
+        "destination",
+        "state",
+        "pending",
+        "accepted",
+        "refused",
+        "dropped",
+        "expired",
+        title="Destinations",
+        title_justify="left",
     )
     for name, row in report["destinations"].items():
-        destinations.add_row(name, row["state"], *(f"{row[key]:,}" for key in ("pending", "accepted", "refused", "dropped", "expired")))
+        destinations.add_row(
+            name, row["state"], *(f"{row[key]:,}" for key in ("pending", "accepted", "refused", "dropped", "expired"))
+        )
     console.print(streams, destinations)
     for name, row in {**report["streams"], **report["destinations"]}.items():
         if row["error"]:

@@ -119,7 +119,7 @@ def _end(life: Life, number: int, status: str, *, reason: str | None = None) -> 
     return status
 
 
-def _outcome(  # noqa: PLR0913 - one row
+def _outcome(
     batch: Batch,
     number: int,
     *,

@@ -63,7 +63,7 @@ def pace(rate: float, *, eligible: int) -> tuple[int, float]:
 class Life:
     """The casino's present. `advance` tells what happened since; `holds` is how many transactions may stay open."""
 
-    def __init__(  # noqa: PLR0913 - everything that decides the course of events is handed in
+    def __init__(
         self, players: Iterable[Player], *, ids: IdSource, rate: float, seed: int, today: dt.date, holds: int = 2
     ) -> None:
         self.rng = random.Random(seed)

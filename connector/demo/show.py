@@ -54,7 +54,9 @@ def screen(watch: Watch, stories: Iterable[str], *, left: float | None) -> Group
     sight = watch.sights[-1][1]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     for name in ("stream", "on the replica", "in the store", "delivered", "rows/s", "lag"):
-        table.add_column(name, justify="left" if name == "stream" else "right", min_width=14 if name == "stream" else 11)
+        table.add_column(
+            name, justify="left" if name == "stream" else "right", min_width=14 if name == "stream" else 11
+        )
     for stream, rows in sight.replica.items():
         stored, lag = sight.store[stream], watch.lag(stream)
         table.add_row(
@@ -68,4 +70,6 @@ def screen(watch: Watch, stories: Iterable[str], *, left: float | None) -> Group
     happening = Text("\n".join(list(stories)[-_STORIES:]), style="dim")
     footer = "Ctrl-C ends the demo" if left is None else f"{max(0.0, left):.0f} s left"
     title = "[bold]A casino, its CRM and Customer.io[/]"
-    return Group(Panel(Group(table, Text("in the casino", style="bold"), happening), title=title, subtitle=footer, expand=False))
+    return Group(
+        Panel(Group(table, Text("in the casino", style="bold"), happening), title=title, subtitle=footer, expand=False)
+    )

@@ -79,7 +79,7 @@ class Stage:
     traffic: Traffic = field(init=False)
     _servers: list[embedded.Server] = field(default_factory=list, init=False)
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
-    _api: httpx.Client = field(init=False)
+    api: httpx.Client = field(init=False)
 
     def __enter__(self) -> Self:
         """Build the casino, start the servers, the emulator and the daemon, and let the players in."""
@@ -92,7 +92,9 @@ class Stage:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Take everything down."""
         self.close()
 
@@ -101,7 +103,7 @@ class Stage:
         replica = self.operator.counts()
         with psycopg.connect(self.store_url) as connection:
             store = {stream: reports.stored(connection, "kaasino", stream) for stream in replica}
-        counts = self._api.get("/_control/counts").json()
+        counts = self.api.get("/_control/counts").json()
         delivered = dict.fromkeys(replica, 0) | {"user_profile": int(counts["actions"].get("person.identify", 0))}
         for name, number in counts["events_by_name"].items():
             delivered[EVENTS[name]] += int(number)
@@ -110,6 +112,18 @@ class Stage:
     def status(self) -> dict[str, Any]:
         """Return what `connector status --json` says."""
         return app.status(app.load_config(self.root / "config.yaml"))
+
+    def drain(self, seconds: float) -> None:
+        """Wait until what the replica shows now, and everything before it, is in the store and delivered."""
+        goal = self.operator.counts()
+        deadline = clock.monotonic() + seconds
+        while clock.monotonic() < deadline:
+            sight, status = self.see(), self.status()
+            pending = sum(row["pending"] for row in status["destinations"].values())
+            if all(sight.store[stream] >= rows for stream, rows in goal.items()) and pending < self.rate:
+                return
+            clock.sleep(0.2)
+        raise Unhealthy("the demo did not catch up in time")
 
     def settle(self, seconds: float) -> tuple[Sight, dict[str, Any]]:
         """Stop the traffic and wait until store and destination have everything, or the time is up."""
@@ -159,8 +173,8 @@ class Stage:
         self.store_url = store.create_database("crm")
         port = embedded.free_port()
         self._run("emulator", "emulate", "customerio", "--listen", f"127.0.0.1:{port}", "--forget-events", "10000")
-        self._api = httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=("demo", "demo"))
-        self._await(lambda: self._api.get("/_control/counts").is_success)
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=("demo", "demo"))
+        self._await(lambda: self.api.get("/_control/counts").is_success)
         (self.root / "config.yaml").write_text(yaml.safe_dump(self._configuration(port), sort_keys=False))
         self._run("daemon", "run", "--config", str(self.root / "config.yaml"))
         self._await(lambda: bool(self.status()["streams"]))
@@ -180,7 +194,9 @@ class Stage:
                     "url": self.operator.url,
                     "lateness": "5s",
                     "wait": {"busy": "0ms", "idle": "200ms"},
-                    "brands": {"kaasino": {"customer_id": "kaasino:{user_ext_id}", "site_domain": "kaasino.example.com"}},
+                    "brands": {
+                        "kaasino": {"customer_id": "kaasino:{user_ext_id}", "site_domain": "kaasino.example.com"}
+                    },
                     "streams": {
                         **{name: {"view": views[name]} for name in ("user_profile", "deposits", "withdrawals")},
                         "casino_bets": {"view": views["casino_bets"], "start": "beginning"},
@@ -189,8 +205,12 @@ class Stage:
             ],
             "destinations": [
                 {
-                    **{"name": "customerio", "kind": "customerio_track", "url": f"http://127.0.0.1:{port}"},
-                    **{"site_id": "demo", "api_key": "demo", "events": list(EVENTS)},
+                    "name": "customerio",
+                    "kind": "customerio_track",
+                    "url": f"http://127.0.0.1:{port}",
+                    "site_id": "demo",
+                    "api_key": "demo",
+                    "events": list(EVENTS),
                 }
             ],
             "web": None,
@@ -214,7 +234,9 @@ class Stage:
             for process in self._processes:
                 if process.poll() is not None:
                     name = "daemon" if len(self._processes) > 1 else "emulator"
-                    raise Unhealthy(f"the demo's {name} ended: {(self.root / f'{name}.log').read_text(errors='replace')[-500:]}")
+                    raise Unhealthy(
+                        f"the demo's {name} ended: {(self.root / f'{name}.log').read_text(errors='replace')[-500:]}"
+                    )
             try:
                 if ready():
                     return

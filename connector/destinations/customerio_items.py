@@ -75,7 +75,9 @@ def attributes(profile: Profile, brand: Brand | None) -> dict[str, Any]:
         # PENDING may not be mailed yet, but nobody has excluded the player
         "self_excluded": True if profile.excluded and values.get("status_raw") != "PENDING" else None,
     }
-    return {name: value for name, value in found.items() if value is not None and len(str(value).encode()) <= VALUE_BYTES}
+    return {
+        name: value for name, value in found.items() if value is not None and len(str(value).encode()) <= VALUE_BYTES
+    }
 
 
 def identify(profile: Profile, brand: Brand | None, previous: Previous) -> Item:
@@ -99,7 +101,15 @@ def identify(profile: Profile, brand: Brand | None, previous: Previous) -> Item:
             "attributes": known | removed,
         }
     )
-    return Item("profile", profile.player_id, body.encode(), name="identify", digest=digest, names=names, unsubscribed=profile.excluded)
+    return Item(
+        "profile",
+        profile.player_id,
+        body.encode(),
+        name="identify",
+        digest=digest,
+        names=names,
+        unsubscribed=profile.excluded,
+    )
 
 
 def event(stored: StoredEvent, brand: Brand | None, name: str) -> Item:
@@ -142,7 +152,11 @@ def pack(items: Sequence[Item]) -> list[list[Item]]:
 def _dump(value: Any) -> str:
     """Serialise with decimals as exact number literals, which the json module can't do."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(str(key), ensure_ascii=False)}:{_dump(item)}" for key, item in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(f"{json.dumps(str(key), ensure_ascii=False)}:{_dump(item)}" for key, item in value.items())
+            + "}"
+        )
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -162,7 +176,7 @@ def _seconds(instant: datetime | None) -> int | None:
     return None if instant is None else int(instant.timestamp())
 
 
-def _inverse(disabled: bool | None) -> str | None:  # noqa: FBT001
+def _inverse(disabled: bool | None) -> str | None:
     return None if disabled is None else "false" if disabled else "true"
 
 

@@ -20,8 +20,7 @@ from connector.errors import Halted, Throttled, Transient
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from connector.config import Brand
-    from connector.config import Destination as Settings
+    from connector.config import Brand, Destination as Settings
 
 _TOO_LARGE: Final = Refusal("too_large", "", f"an item may have {items.ITEM_BYTES} bytes")
 #: A refusal of the whole request that a smaller one may not meet.
@@ -31,7 +30,9 @@ _SPLIT: Final = frozenset({400, 413, 422})
 class CustomerIOTrack:
     """See destinations.contract.Destination."""
 
-    def __init__(self, settings: Settings, brands: Mapping[str, Brand], *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, settings: Settings, brands: Mapping[str, Brand], *, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self.name = settings.name
         self._settings = settings
         self._brands = brands
@@ -52,7 +53,9 @@ class CustomerIOTrack:
 
     def encode_event(self, event: StoredEvent) -> Item:
         """See Destination."""
-        return items.event(event, items.brand_of(self._brands, event.brand_id), self._settings.events.get(event.name, event.name))
+        return items.event(
+            event, items.brand_of(self._brands, event.brand_id), self._settings.events.get(event.name, event.name)
+        )
 
     def batches(self, batch: Sequence[Item]) -> Sequence[Sequence[Item]]:
         """See Destination."""
@@ -110,13 +113,17 @@ class CustomerIOTrack:
             response = self._client.request(method, path, content=body)
         except httpx.TransportError as error:
             self._throttle.objected()
-            raise Transient(f"destination {self.name}: {type(error).__name__} from {self._client.base_url.host}") from error
+            raise Transient(
+                f"destination {self.name}: {type(error).__name__} from {self._client.base_url.host}"
+            ) from error
         status = response.status_code
         if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             self._throttle.objected()
             raise Throttled(f"destination {self.name}: HTTP {status}", after=_retry_after(response))
         if status in {401, 403}:
-            raise Halted(f"destination {self.name}: HTTP {status}, the credentials are refused", hint="check site_id and api_key")
+            raise Halted(
+                f"destination {self.name}: HTTP {status}, the credentials are refused", hint="check site_id and api_key"
+            )
         if response.is_redirect:
             raise Halted(
                 f"destination {self.name}: redirected to another host (HTTP {status})",

@@ -60,7 +60,9 @@ class Dialect(Protocol):
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
         """Return the SQL value of a source text with the column's own type, at full precision."""
 
-    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+    def fetch(
+        self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
+    ) -> pl.DataFrame:
         """Run a read and return its rows as texts, exactly as the server writes them, in the order of `types`.
 
         Streams, and stops at a whole row once `bytes_limit` is passed.

@@ -16,14 +16,18 @@ from connector.sources.dialect import Sample, Settings, typed_value
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SAMPLE: Final = sa.text("select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version")
+_SAMPLE: Final = sa.text(
+    "select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version"
+)
 _MARIADB_IDENTITY: Final = sa.text("select @@server_id")
 _COLUMNS: Final = sa.text("""
     select column_name, column_type from information_schema.columns
     where table_schema = coalesce(:schema, database()) and table_name = :name order by ordinal_position
 """)
 #: Lost connections, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB have their own).
-_TRANSIENT: Final = frozenset({1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024})
+_TRANSIENT: Final = frozenset(
+    {1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
+)
 _FETCH_ROWS: Final = 1000
 
 
@@ -61,7 +65,8 @@ class MySQL:
         """See Dialect."""
         schema, _, name = view.rpartition(".")
         return {
-            _text(column): _text(type_name) for column, type_name in connection.execute(_COLUMNS, {"schema": schema or None, "name": name})
+            _text(column): _text(type_name)
+            for column, type_name in connection.execute(_COLUMNS, {"schema": schema or None, "name": name})
         }
 
     def sample(self, connection: sa.Connection) -> Sample:
@@ -80,7 +85,9 @@ class MySQL:
         target = _cast_type(type_name)
         return sa.bindparam(name, text, type_=sa.String()) if target is None else typed_value(text, target, name)
 
-    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+    def fetch(
+        self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
+    ) -> pl.DataFrame:
         """See Dialect. The driver's converters are switched off: what arrives is the server's own text."""
         driver = connection.connection.driver_connection
         assert isinstance(driver, pymysql.Connection)

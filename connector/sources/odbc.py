@@ -18,7 +18,9 @@ _TRANSIENT: Final = ("08", "40", "53", "57", "HYT", "HY008", "HY018", "01002")
 _FETCH_ROWS: Final = 1000
 
 
-def fetch(connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int, seconds: float) -> pl.DataFrame:
+def fetch(
+    connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int, seconds: float
+) -> pl.DataFrame:
     """Run a read whose columns the dialect has already turned to text; see Dialect.fetch."""
     driver = connection.connection.driver_connection
     assert driver is not None

@@ -46,7 +46,11 @@ class PostgreSQL:
             url.set(drivername="postgresql+psycopg"),
             poolclass=sa.pool.NullPool,
             isolation_level="AUTOCOMMIT",
-            connect_args={"connect_timeout": int(settings.connect_timeout), "application_name": "connector", "keepalives_idle": 30},
+            connect_args={
+                "connect_timeout": int(settings.connect_timeout),
+                "application_name": "connector",
+                "keepalives_idle": 30,
+            },
         )
 
     def prepare(self, connection: sa.Connection, settings: Settings) -> None:
@@ -81,7 +85,9 @@ class PostgreSQL:
         """See Dialect."""
         return typed_value(text, type_name, name)
 
-    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+    def fetch(
+        self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
+    ) -> pl.DataFrame:
         """See Dialect. COPY in CSV keeps NULL (nothing) and the empty text (quoted) apart, and so does the parser."""
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
@@ -89,7 +95,9 @@ class PostgreSQL:
         text = psycopg.ClientCursor(driver).mogrify(str(compiled), compiled.params)
         buffer = io.BytesIO()
         with driver.cursor() as cursor, cursor.copy(f"COPY ({text}) TO STDOUT (FORMAT csv)".encode()) as copy:  # type: ignore[arg-type]
-            while (chunk := copy.read()) and buffer.tell() <= bytes_limit:  # a chunk is whole rows; leaving early cancels
+            while (
+                chunk := copy.read()
+            ) and buffer.tell() <= bytes_limit:  # a chunk is whole rows; leaving early cancels
                 buffer.write(chunk)
         buffer.seek(0)
         return pl.read_csv(buffer, has_header=False, schema=dict.fromkeys(types, pl.String), infer_schema=False)

@@ -62,14 +62,18 @@ class PostgreSQLOverODBC(PostgreSQL):
         super().prepare(connection, settings)
         connection.info["seconds"] = settings.statement_timeout
 
-    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+    def fetch(
+        self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
+    ) -> pl.DataFrame:
         """See Dialect. Every column is cast to text by the server, so the driver can round nothing.
 
         The labels differ from the columns' names, or ORDER BY would sort by the texts.
         """
         columns = [sa.cast(column, sa.Text()).label(f"t{index}") for index, column in enumerate(query.selected_columns)]
         texts = query.with_only_columns(*columns, maintain_column_froms=True)
-        return odbc.fetch(connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0))
+        return odbc.fetch(
+            connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0)
+        )
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Not asked over ODBC."""

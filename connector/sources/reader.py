@@ -97,7 +97,10 @@ class Reader:
         columns = [table.c[name] for name in view.key]
         query = sa.select(*(table.c[name] for name in view.columns)).where(table.c[view.cursor].is_(None))
         if after is not None:
-            bounds = [self._bind(view, name, text, f"after_{i}") for i, (name, text) in enumerate(zip(view.key, after, strict=True))]
+            bounds = [
+                self._bind(view, name, text, f"after_{i}")
+                for i, (name, text) in enumerate(zip(view.key, after, strict=True))
+            ]
             query = query.where(_beyond(columns, bounds))
         return self._fetch(query.order_by(*columns).limit(limit), view)
 
@@ -142,10 +145,15 @@ class Reader:
         query = sa.select(*(table.c[name] for name in view.columns)).where(table.c[view.cursor].is_not(None))
         if window.after is not None:
             texts = (window.after.cursor, *window.after.key)[: len(names)]
-            bounds = [self._bind(view, name, text, f"after_{i}") for i, (name, text) in enumerate(zip(names, texts, strict=True))]
+            bounds = [
+                self._bind(view, name, text, f"after_{i}")
+                for i, (name, text) in enumerate(zip(names, texts, strict=True))
+            ]
             columns = [table.c[name] for name in names]
             if self.dialect.name.startswith("postgresql"):
-                query = query.where(sa.tuple_(*columns) > sa.tuple_(*bounds) if len(columns) > 1 else columns[0] > bounds[0])
+                query = query.where(
+                    sa.tuple_(*columns) > sa.tuple_(*bounds) if len(columns) > 1 else columns[0] > bounds[0]
+                )
             else:
                 query = query.where(columns[0] >= bounds[0], _beyond(columns, bounds))
         if window.since is not None:
@@ -162,7 +170,9 @@ class Reader:
 
     def _fetch(self, query: sa.Select[Any], view: View) -> pl.DataFrame:
         with self._session() as connection:
-            return self.dialect.fetch(connection, query, {name: view.types[name] for name in view.columns}, bytes_limit=PAGE_BYTES)
+            return self.dialect.fetch(
+                connection, query, {name: view.types[name] for name in view.columns}, bytes_limit=PAGE_BYTES
+            )
 
     @contextmanager
     def _session(self) -> Iterator[sa.Connection]:
@@ -188,10 +198,13 @@ class Reader:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         if _is_login(reason):
             return Misconfigured(
-                f"source {self.source}: the server refused the login: {reason}", hint="check user, password and database in sources[].url"
+                f"source {self.source}: the server refused the login: {reason}",
+                hint="check user, password and database in sources[].url",
             )
         if self.dialect.is_transient(error):
-            return Transient(f"source {self.source}: {reason}", hint="it is tried again from the last committed position")
+            return Transient(
+                f"source {self.source}: {reason}", hint="it is tried again from the last committed position"
+            )
         return Misconfigured(f"source {self.source}: {reason}", hint="run `connector check` with this configuration")
 
 
@@ -201,7 +214,9 @@ def position_at(frame: pl.DataFrame, view: View, index: int) -> Position:
     return Position(cursor, tuple(frame[name][index] for name in view.key), mark_of(cursor, view.kind))
 
 
-def _beyond(columns: Sequence[sa.ColumnElement[Any]], bounds: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bool]:
+def _beyond(
+    columns: Sequence[sa.ColumnElement[Any]], bounds: Sequence[sa.ColumnElement[Any]]
+) -> sa.ColumnElement[bool]:
     """(a, b, c) > (x, y, z) without row values, which only PostgreSQL can answer from an index."""
     column, bound = columns[0], bounds[0]
     if len(columns) == 1:
@@ -227,7 +242,13 @@ def _is_login(reason: str) -> bool:
     return (
         any(
             part in lowered
-            for part in ("password authentication failed", "access denied", "login failed", "does not exist", "no pg_hba.conf entry")
+            for part in (
+                "password authentication failed",
+                "access denied",
+                "login failed",
+                "does not exist",
+                "no pg_hba.conf entry",
+            )
         )
         and "relation" not in lowered
     )
@@ -237,7 +258,11 @@ def _parse(url: str, source: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
-        raise Misconfigured(f"source {source}: the url is not a database URL", hint="postgresql://user@host/database") from None
+        raise Misconfigured(
+            f"source {source}: the url is not a database URL", hint="postgresql://user@host/database"
+        ) from None
     if parsed.drivername not in DIALECTS:
-        raise Misconfigured(f"source {source}: unknown database {parsed.drivername!r}", hint=f"one of {', '.join(DIALECTS)}")
+        raise Misconfigured(
+            f"source {source}: unknown database {parsed.drivername!r}", hint=f"one of {', '.join(DIALECTS)}"
+        )
     return parsed

@@ -51,7 +51,11 @@ class SQLServer:
     def columns(self, connection: sa.Connection, view: str) -> Mapping[str, str]:
         """See Dialect. Asks the server to describe the result, so that no catalogue permission is needed."""
         quoted = ".".join(f"[{part.replace(']', ']]')}]" for part in view.split("."))
-        return {name: type_name for name, type_name in connection.execute(_COLUMNS, {"query": f"select * from {quoted}"}) if name}
+        return {
+            name: type_name
+            for name, type_name in connection.execute(_COLUMNS, {"query": f"select * from {quoted}"})
+            if name
+        }
 
     def sample(self, connection: sa.Connection) -> Sample:
         """See Dialect. A readable secondary can't tell its progress to a reader without server-state permission."""
@@ -62,11 +66,17 @@ class SQLServer:
         """See Dialect. The cast keeps varchar columns from being compared as nvarchar (a full scan), datetime as datetime2."""
         return typed_value(text, type_name, name)
 
-    def fetch(self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int) -> pl.DataFrame:
+    def fetch(
+        self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
+    ) -> pl.DataFrame:
         """See Dialect."""
-        columns = [as_text(column, types[column.name], f"t{index}") for index, column in enumerate(query.selected_columns)]
+        columns = [
+            as_text(column, types[column.name], f"t{index}") for index, column in enumerate(query.selected_columns)
+        ]
         texts = query.with_only_columns(*columns, maintain_column_froms=True)
-        return odbc.fetch(connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0))
+        return odbc.fetch(
+            connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0)
+        )
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Plans need SHOWPLAN permission, which a least-privilege role has not."""

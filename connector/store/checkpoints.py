@@ -89,14 +89,24 @@ def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: A
         where tenant = %(tenant)s and source = %(source)s and stream = %(stream)s
         """,
         {
-            **{"rows": rows, "lag": step.lag_seconds, "tenant": checkpoint.tenant, "source": checkpoint.source},
-            **{"stream": checkpoint.stream, "seen": seen[0], "seen_key": seen[1], "seen_mark": seen[2]},
-            **{"sealed": sealed[0], "sealed_key": sealed[1], "sealed_mark": sealed[2]},
+            "rows": rows,
+            "lag": step.lag_seconds,
+            "tenant": checkpoint.tenant,
+            "source": checkpoint.source,
+            "stream": checkpoint.stream,
+            "seen": seen[0],
+            "seen_key": seen[1],
+            "seen_mark": seen[2],
+            "sealed": sealed[0],
+            "sealed_key": sealed[1],
+            "sealed_mark": sealed[2],
         },
     )
 
 
-def set_state(connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, state: str, error: str | None) -> None:
+def set_state(
+    connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, state: str, error: str | None
+) -> None:
     """Record what a stream is doing: running, paused or stopped, and why."""
     connection.execute(
         "update crm.checkpoints set state = %s, error = %s, polled_at = clock_timestamp() where tenant = %s and source = %s and stream = %s",
@@ -104,7 +114,9 @@ def set_state(connection: psycopg.Connection[Any], tenant: str, source: str, str
     )
 
 
-def set_counts(connection: psycopg.Connection[Any], checkpoint: Checkpoint, *, null_cursors: int, future_rows: int) -> None:
+def set_counts(
+    connection: psycopg.Connection[Any], checkpoint: Checkpoint, *, null_cursors: int, future_rows: int
+) -> None:
     """Record rows that are not read: without a cursor, or ahead of the source's clock."""
     connection.execute(
         "update crm.checkpoints set null_cursors = %s, future_rows = %s where tenant = %s and source = %s and stream = %s",

@@ -15,7 +15,7 @@ import psycopg
 from connector import player
 from connector.errors import Transient
 from connector.event import EVENTS, REJECTIONS, empty
-from connector.store import checkpoints, ledger, lease as leases, pending, players, quarantine, totals
+from connector.store import checkpoints, lease as leases, ledger, pending, players, quarantine, totals
 from connector.store.database import classify, first_line
 
 if TYPE_CHECKING:
@@ -86,14 +86,18 @@ def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, leas
     inserted, changed = _write_events(connection, batch, events, rates)
     quarantine.insert(connection, checkpoint, batch.rejections)
     if batch.advance is not None:
-        checkpoints.advance(connection, checkpoint, batch.advance, rows=inserted + (batch.rows if batch.profiles.height else 0))
+        checkpoints.advance(
+            connection, checkpoint, batch.advance, rows=inserted + (batch.rows if batch.profiles.height else 0)
+        )
     if batch.after is not None:
         batch.after(connection)
     leases.assert_held(connection, lease)
     return Committed(inserted, changed_players, changed)
 
 
-def _write_events(connection: psycopg.Connection[Any], batch: Batch, events: pl.DataFrame, rates: Rates) -> tuple[int, int]:
+def _write_events(
+    connection: psycopg.Connection[Any], batch: Batch, events: pl.DataFrame, rates: Rates
+) -> tuple[int, int]:
     if events.is_empty():
         return 0, 0
     resolved = players.resolve(connection, batch.checkpoint.tenant, events)
@@ -107,4 +111,6 @@ def _write_events(connection: psycopg.Connection[Any], batch: Batch, events: pl.
 def _profile_events(batch: Batch, upserted: players.Upserted) -> pl.DataFrame:
     """Events that the changed profiles mean; a registration before the first start is no sign-up."""
     since = (batch.checkpoint.history_until or 0) // 1000
-    return player.changes(upserted.before, batch.profiles, live_since=pl.lit(since).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
+    return player.changes(
+        upserted.before, batch.profiles, live_since=pl.lit(since).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    )

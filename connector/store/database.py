@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 OLDEST_VERSION: Final = 140000
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 #: Transactions here are short: what waits longer than this is stuck, and the page is tried again.
-_OPTIONS: Final = "-c timezone=UTC -c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+_OPTIONS: Final = (
+    "-c timezone=UTC -c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+)
 
 
 @dataclass
@@ -39,7 +41,9 @@ class Database:
     def connect(self, *, autocommit: bool = True) -> psycopg.Connection[Any]:
         """Open a connection. Raises Transient while the server is away, Misconfigured for a wrong login."""
         try:
-            return psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10, application_name="connector", options=_OPTIONS)
+            return psycopg.connect(
+                self.url, autocommit=autocommit, connect_timeout=10, application_name="connector", options=_OPTIONS
+            )
         except psycopg.OperationalError as error:
             raise classify(error) from error
 
@@ -97,9 +101,15 @@ def is_current(database: Database) -> bool:
 def classify(error: BaseException) -> Exception:
     """Return what a caller should do about a failed store operation."""
     reason = first_line(error)
-    if any(text in reason for text in ("authentication failed", "does not exist", "no pg_hba.conf", "no password supplied")):
-        return Misconfigured(f"the store refused the login: {reason}", hint="check store.url: user, password and database")
-    return Transient(f"the store is not available: {reason}", hint="nothing is lost: reading goes on from the last commit")
+    if any(
+        text in reason for text in ("authentication failed", "does not exist", "no pg_hba.conf", "no password supplied")
+    ):
+        return Misconfigured(
+            f"the store refused the login: {reason}", hint="check store.url: user, password and database"
+        )
+    return Transient(
+        f"the store is not available: {reason}", hint="nothing is lost: reading goes on from the last commit"
+    )
 
 
 def first_line(error: BaseException) -> str:

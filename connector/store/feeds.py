@@ -26,7 +26,9 @@ _HORIZON: Final = """
     select coalesce((select max(seq) from crm.event_rows), 0), coalesce((select max(change_seq) from crm.player_changes), 0)
 """
 #: The player has a change that this lane has not sent: its events wait for that.
-_WAITING: Final = "exists (select from crm.player_changes c where c.player_id = e.player_id and c.change_seq > %(changes)s)"
+_WAITING: Final = (
+    "exists (select from crm.player_changes c where c.player_id = e.player_id and c.change_seq > %(changes)s)"
+)
 _LANE: Final = "(%(lane)s = -1 and c.reason = 'exclusion' or %(lane)s >= 0 and c.player_id %% %(lanes)s = %(lane)s)"
 _CHANGES: Final = f"""
     select c.change_seq, c.reason, p.*, d.hash as sent_hash, d.names as sent_names, d.unsubscribed_by_us
@@ -196,7 +198,8 @@ def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settl
             )
     if settled.unparked:
         connection.execute(
-            "delete from crm.parked_events where tenant = %s and destination = %s and seq = any(%s)", (*who, list(settled.unparked))
+            "delete from crm.parked_events where tenant = %s and destination = %s and seq = any(%s)",
+            (*who, list(settled.unparked)),
         )
     connection.execute(
         """
@@ -206,7 +209,14 @@ def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settl
         where tenant = %s and destination = %s and lane = %s
         """,
         (
-            *(place.event_seq, place.change_seq, settled.accepted, len(settled.letters), settled.dropped, settled.expired),
+            *(
+                place.event_seq,
+                place.change_seq,
+                settled.accepted,
+                len(settled.letters),
+                settled.dropped,
+                settled.expired,
+            ),
             *(settled.accepted > 0, *who, lane.number),
         ),
     )
@@ -242,7 +252,9 @@ def vars_of(lane: Lane) -> dict[str, Any]:
     return {"tenant": lane.tenant, "destination": lane.destination, "lane": lane.number, "lanes": lane.lanes}
 
 
-def letter(player_id: int, seq: int | None, kind: str, name: str, refusal: tuple[str, str, str], body: bytes) -> tuple[Any, ...]:
+def letter(
+    player_id: int, seq: int | None, kind: str, name: str, refusal: tuple[str, str, str], body: bytes
+) -> tuple[Any, ...]:
     """Return a dead letter: the API's reason and the item as it was sent."""
     reason, field, message = refusal
     return (player_id, seq, kind, name, reason, field, message, json.dumps(json.loads(body)))

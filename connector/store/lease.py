@@ -42,7 +42,8 @@ def acquire(connection: psycopg.Connection[Any], name: str, *, holder: str = HOL
     ).fetchone()
     if row is None:
         connection.execute(
-            "insert into crm.leases (name, holder, epoch, expires_at) values (%s, '', 0, '-infinity') on conflict do nothing", (name,)
+            "insert into crm.leases (name, holder, epoch, expires_at) values (%s, '', 0, '-infinity') on conflict do nothing",
+            (name,),
         )
         row = ("", 0, [], False)
     held_by, epoch, pids, valid = row
@@ -76,7 +77,9 @@ def assert_held(connection: psycopg.Connection[Any], lease: Lease) -> None:
 
 def release(connection: psycopg.Connection[Any], lease: Lease) -> None:
     """Give the lease back, so that a successor need not wait; does nothing when it is already another's."""
-    connection.execute("update crm.leases set expires_at = '-infinity' where name = %s and epoch = %s", (lease.name, lease.epoch))
+    connection.execute(
+        "update crm.leases set expires_at = '-infinity' where name = %s and epoch = %s", (lease.name, lease.epoch)
+    )
 
 
 def _terminate(connection: psycopg.Connection[Any], pids: list[int]) -> None:

@@ -69,7 +69,9 @@ class Inserted:
     changed: int
 
 
-def insert(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.DataFrame, rates: Rates, *, fresh: bool) -> Inserted:
+def insert(
+    connection: psycopg.Connection[Any], stream: StreamKey, events: pl.DataFrame, rates: Rates, *, fresh: bool
+) -> Inserted:
     """Insert events whose `player_id` and `player_currency` are resolved; what is there already is left alone.
 
     `fresh` promises that no row at these positions was ever read: then they are copied straight in, under a
@@ -95,7 +97,9 @@ def _insert_staged(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> I
     returned = connection.execute(_INSERT).fetchall()
     changed = 0
     if len(returned) < rows.height:
-        keys = pl.DataFrame(returned, schema={"stream_id": pl.Int16, "key": pl.String, "name_id": pl.Int16}, orient="row")
+        keys = pl.DataFrame(
+            returned, schema={"stream_id": pl.Int16, "key": pl.String, "name_id": pl.Int16}, orient="row"
+        )
         changed = connection.execute(_CHANGED).rowcount
         rows = rows.join(keys, on=["stream_id", "key", "name_id"], how="semi").unique(
             ["stream_id", "key", "name_id"], keep="first", maintain_order=True
@@ -112,7 +116,8 @@ def _narrow(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.D
         currency=pl.when(pl.col("amount").is_not_null()).then(pl.coalesce("currency", "player_currency")),
         stream_id=pl.col("brand_id").replace_strict(ids, return_dtype=pl.Int16),
         name_id=pl.col("name").replace_strict(names, return_dtype=pl.Int16),
-        effect=pl.col("effect").replace_strict(_EFFECTS, default=0, return_dtype=pl.Int16) * pl.col("sign").fill_null(1),
+        effect=pl.col("effect").replace_strict(_EFFECTS, default=0, return_dtype=pl.Int16)
+        * pl.col("sign").fill_null(1),
         transaction_id=pl.when(pl.col("transaction_id") != pl.col("key")).then(pl.col("transaction_id")),
         native=pl.col("amount"),
         native_stake=pl.col("stake"),

@@ -24,8 +24,13 @@ _SELECT: Final = """
     order by e.seq
 """
 _SCHEMA: Final = {
-    **{"seq": pl.Int64, "player_id": pl.Int64, "currency": pl.String, "effect": pl.Int16},
-    **{"native": pl.String, "native_stake": pl.String, "occurred_at": INSTANT},
+    "seq": pl.Int64,
+    "player_id": pl.Int64,
+    "currency": pl.String,
+    "effect": pl.Int16,
+    "native": pl.String,
+    "native_stake": pl.String,
+    "occurred_at": INSTANT,
 }
 _UPDATE: Final = """
     update crm.event_rows e

@@ -110,13 +110,18 @@ def upsert(connection: psycopg.Connection[Any], tenant: str, profiles: pl.DataFr
     before = _before(connection, tenant)
     stale = before.filter((~pl.col("touched") & ~pl.col("differs")) | (pl.col("older") & (not production)))
     written = connection.execute(
-        _UPSERT, {"tenant": tenant, "skip_brands": stale["brand_id"].to_list(), "skip_ids": stale["external_id"].to_list()}
+        _UPSERT,
+        {"tenant": tenant, "skip_brands": stale["brand_id"].to_list(), "skip_ids": stale["external_id"].to_list()},
     ).fetchall()
     connection.execute("delete from pg_temp.stage_profiles")
-    ids = pl.DataFrame(written, schema={"player_id": pl.Int64, "brand_id": pl.String, "external_id": pl.String}, orient="row")
+    ids = pl.DataFrame(
+        written, schema={"player_id": pl.Int64, "brand_id": pl.String, "external_id": pl.String}, orient="row"
+    )
     judged = ids.join(before.drop("player_id"), on=_IDENTITY, how="left")
     changed = judged.filter(pl.col("differs").fill_null(value=True))
-    excluded = changed.filter(pl.col("marketable").fill_null(value=True) & ~pl.col("now_marketable").fill_null(value=True))
+    excluded = changed.filter(
+        pl.col("marketable").fill_null(value=True) & ~pl.col("now_marketable").fill_null(value=True)
+    )
     mark(connection, changed["player_id"], "profile")
     mark(connection, excluded["player_id"], "exclusion")
     current = before.join(stale, on=_IDENTITY, how="anti")
@@ -131,14 +136,20 @@ def mark(connection: psycopg.Connection[Any], player_ids: Iterable[int], reason:
 
 
 def _known(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFrame) -> pl.DataFrame:
-    rows = connection.execute(_RESOLVE, (wanted["brand_id"].to_list(), wanted["external_id"].to_list(), tenant)).fetchall()
+    rows = connection.execute(
+        _RESOLVE, (wanted["brand_id"].to_list(), wanted["external_id"].to_list(), tenant)
+    ).fetchall()
     schema = {"player_id": pl.Int64, "brand_id": pl.String, "external_id": pl.String, "player_currency": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _before(connection: psycopg.Connection[Any], tenant: str) -> pl.DataFrame:
     schema = {
-        **{"player_id": pl.Int64, "brand_id": pl.String, "external_id": pl.String, "status": pl.String, "kyc_status": pl.String},
+        "player_id": pl.Int64,
+        "brand_id": pl.String,
+        "external_id": pl.String,
+        "status": pl.String,
+        "kyc_status": pl.String,
         **dict.fromkeys(("is_stub", "marketable", "now_marketable", "touched", "differs", "older"), pl.Boolean),
     }
     return pl.DataFrame(connection.execute(_BEFORE, {"tenant": tenant}).fetchall(), schema=schema, orient="row")

@@ -24,6 +24,10 @@ def insert(connection: psycopg.Connection[Any], checkpoint: Checkpoint, rejectio
         return
     where = (checkpoint.tenant, checkpoint.source, checkpoint.stream)
     columns = ("reason", "field", "row_key", "transaction_id", "brand_id", "external_id", "kept", "raw")
-    rows = rejections.select(columns).with_columns(rejections["field"].fill_null(""), rejections["row_key"].fill_null("")).rows()
+    rows = (
+        rejections.select(columns)
+        .with_columns(rejections["field"].fill_null(""), rejections["row_key"].fill_null(""))
+        .rows()
+    )
     with connection.cursor() as cursor:
         cursor.executemany(_INSERT, [(*where, *row) for row in rows])

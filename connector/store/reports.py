@@ -44,10 +44,12 @@ def status(connection: psycopg.Connection[Any], tenant: str, subscriptions: dict
     names = [row["stream"] for row in streams]
     return {
         "streams": {
-            row["stream"] if names.count(row["stream"]) == 1 else f"{row['source']}.{row['stream']}": _stream(row) for row in streams
+            row["stream"] if names.count(row["stream"]) == 1 else f"{row['source']}.{row['stream']}": _stream(row)
+            for row in streams
         },
         "destinations": {
-            row["destination"]: _destination(connection, tenant, row, subscriptions.get(row["destination"], [])) for row in feeds
+            row["destination"]: _destination(connection, tenant, row, subscriptions.get(row["destination"], []))
+            for row in feeds
         },
     }
 
@@ -71,7 +73,9 @@ def _stream(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _destination(connection: psycopg.Connection[Any], tenant: str, row: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def _destination(
+    connection: psycopg.Connection[Any], tenant: str, row: dict[str, Any], names: list[str]
+) -> dict[str, Any]:
     values = {"tenant": tenant, "destination": row["destination"], "names": names}
     pending = connection.execute(_PENDING, values).fetchone()
     assert pending is not None

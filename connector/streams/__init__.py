@@ -9,5 +9,6 @@ from connector.streams.contract import Contract
 
 #: Every stream, in the order of a cycle: users first, so that a transaction finds its player.
 STREAMS: Final[dict[str, Contract]] = {
-    contract.stream: contract for contract in (user_profile.CONTRACT, deposits.CONTRACT, withdrawals.CONTRACT, casino.BETS, casino.WINS)
+    contract.stream: contract
+    for contract in (user_profile.CONTRACT, deposits.CONTRACT, withdrawals.CONTRACT, casino.BETS, casino.WINS)
 }

@@ -25,7 +25,13 @@ _TYPES: Final = {
 }
 #: UCRM's closed list of categories; the operator's own word stays beside it.
 _CATEGORIES: Final = ("slots", "live", "table", "crash", "dice", "sports")
-_CATEGORY_SPELLINGS: Final = {"slot": "slots", "live_casino": "live", "table_games": "table", "roulette": "table", "blackjack": "table"}
+_CATEGORY_SPELLINGS: Final = {
+    "slot": "slots",
+    "live_casino": "live",
+    "table_games": "table",
+    "roulette": "table",
+    "blackjack": "table",
+}
 
 
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
@@ -34,7 +40,9 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
     kind = _kind(binding)
     is_bet = kind.is_in(["bet", "rollback_bet"])
     rolled_back = kind.str.starts_with("rollback")
-    amount = pl.when(is_bet).then(pl.col("bet_amount")).when(kind == "loss").then(pl.lit(0)).otherwise(pl.col("win_amount"))
+    amount = (
+        pl.when(is_bet).then(pl.col("bet_amount")).when(kind == "loss").then(pl.lit(0)).otherwise(pl.col("win_amount"))
+    )
     both = binding.mode == "win_per_bet"
     return transactions.normalised(
         page,
@@ -97,10 +105,17 @@ def _properties(kind: pl.Expr, is_bet: pl.Expr, rolled_back: pl.Expr) -> dict[st
         "game_category": category,
         "game_category_raw": pl.when(pl.col("game_category") != category).then(pl.col("game_category")),
         "game_provider": pl.col("game_provider"),
-        "amount_real": pl.when(is_bet).then(transactions.plain("bet_amount_real")).otherwise(transactions.plain("win_amount_real")),
-        "amount_bonus": pl.when(is_bet).then(transactions.plain("bet_amount_bonus")).otherwise(transactions.plain("win_amount_bonus")),
+        "amount_real": pl.when(is_bet)
+        .then(transactions.plain("bet_amount_real"))
+        .otherwise(transactions.plain("win_amount_real")),
+        "amount_bonus": pl.when(is_bet)
+        .then(transactions.plain("bet_amount_bonus"))
+        .otherwise(transactions.plain("win_amount_bonus")),
         "bet_amount": pl.when(~is_bet).then(transactions.plain("bet_amount")),
-        "payout": pl.when(settled & (kind == "loss")).then(pl.lit("0")).when(settled).then(transactions.plain("win_amount")),
+        "payout": pl.when(settled & (kind == "loss"))
+        .then(pl.lit("0"))
+        .when(settled)
+        .then(transactions.plain("win_amount")),
         "outcome": pl.when(settled).then(pl.when(won > 0).then(pl.lit("won")).otherwise(pl.lit("lost"))),
         "rollback_of": pl.when(rolled_back).then(kind.str.strip_prefix("rollback_")),
         "is_free_bet": pl.when(pl.col("is_free_bet")).then(pl.lit(value=True)),

@@ -129,11 +129,15 @@ def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: 
     """
     mode = config.mode or (contract.modes[0] if contract.modes else None)
     if config.mode and config.mode not in contract.modes:
-        raise Misconfigured(f"stream {contract.stream} has no mode {config.mode!r}", hint=f"one of {', '.join(contract.modes)}")
+        raise Misconfigured(
+            f"stream {contract.stream} has no mode {config.mode!r}", hint=f"one of {', '.join(contract.modes)}"
+        )
     actual = {name.lower(): name for name in types}
     columns, problems = _resolve(contract.columns_for(mode), config, actual)
     extra = tuple(actual.get(name.lower(), "") for name in config.extra)
-    problems += [f"extra column {name!r} is not there" for name, found in zip(config.extra, extra, strict=True) if not found]
+    problems += [
+        f"extra column {name!r} is not there" for name, found in zip(config.extra, extra, strict=True) if not found
+    ]
     cursor_name, kind = (config.cursor.column, config.cursor.kind) if config.cursor else contract.cursor
     cursor = columns.get(cursor_name) or actual.get(cursor_name.lower())
     if cursor is None:
@@ -162,11 +166,15 @@ def _resolve(columns: Sequence[Column], config: Stream, actual: Mapping[str, str
         if match is not None:
             found[column.name] = match
         elif column.required or column.name in config.columns:
-            problems.append(f"column {names[0]!r} is missing" + ("" if len(names) == 1 else f" (or {', '.join(names[1:])})"))
+            problems.append(
+                f"column {names[0]!r} is missing" + ("" if len(names) == 1 else f" (or {', '.join(names[1:])})")
+            )
     return found, problems
 
 
-def _key(contract: Contract, config: Stream, columns: Mapping[str, str], actual: Mapping[str, str]) -> tuple[str, ...] | None:
+def _key(
+    contract: Contract, config: Stream, columns: Mapping[str, str], actual: Mapping[str, str]
+) -> tuple[str, ...] | None:
     for names in [tuple(config.key)] if config.key else contract.keys:
         resolved = [columns.get(name) or actual.get(name.lower()) for name in names]
         if all(resolved):

@@ -36,7 +36,9 @@ def normalised(
     """
     frame = typed.with_columns(values.history(page, binding, context).alias("history"))
     extras = page.select(pl.col(name).alias(f"extra:{name}") for name in binding.extra)
-    good, rejections = values.split(page, pl.concat([frame, extras], how="horizontal"), binding.contract.columns_for(binding.mode), checks)
+    good, rejections = values.split(
+        page, pl.concat([frame, extras], how="horizontal"), binding.contract.columns_for(binding.mode), checks
+    )
     columns: dict[str, pl.Expr] = {
         "brand_id": pl.col("ext_brand_id"),
         "external_id": pl.col("user_ext_id"),
@@ -52,7 +54,9 @@ def normalised(
         *(columns[name].cast(dtype).alias(name) for name, dtype in EVENTS.items() if name != "properties"),
         *(expression.alias(f"p:{name}") for name, expression in shown.items()),
     )
-    encoded = built.select(pl.col(f"p:{name}").alias(name) for name in shown).select(properties(list(shown)).alias("properties"))
+    encoded = built.select(pl.col(f"p:{name}").alias(name) for name in shown).select(
+        properties(list(shown)).alias("properties")
+    )
     events = pl.concat([built, encoded], how="horizontal").select(*EVENTS)
     return Normalised(events, pl.DataFrame(schema=PROFILES), rejections)
 

@@ -44,7 +44,8 @@ def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.Data
     raw = pl.col("core_account_status").str.strip_chars().str.to_uppercase()
     traits = [*_TRAITS, *binding.extra]
     encoded = good.select(
-        *(pl.col(name).alias(name) for name in _TRAITS), *(pl.col(f"extra:{name}").alias(name) for name in binding.extra)
+        *(pl.col(name).alias(name) for name in _TRAITS),
+        *(pl.col(f"extra:{name}").alias(name) for name in binding.extra),
     ).select(properties(traits).alias("traits"))
     cooling = values.instant(pl.col("cooling_off_until"))
     frame = good.with_columns(

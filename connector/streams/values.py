@@ -65,7 +65,9 @@ def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
         upper = text.str.strip_chars().str.to_uppercase()
         own = {name.upper(): value.upper() for name, value in mapped.items()}
         upper = upper.replace(own) if own else upper
-        return upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
+        return (
+            upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
+        )
     return text
 
 
@@ -92,7 +94,7 @@ def _epoch(text: pl.Expr) -> pl.Expr:
 def flag(text: pl.Expr) -> pl.Expr:
     """Parse a boolean in the spellings that databases and people use."""
     lower = text.str.strip_chars().str.to_lowercase()
-    return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False)  # noqa: FBT003
+    return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False)
 
 
 def json_list(text: pl.Expr) -> pl.Expr:
@@ -139,8 +141,12 @@ def split(
     """
     needed = [column for column in columns if column.required and not column.lenient]
     rules = [rule for column in needed for rule in _required(column, frame)] + list(checks)
-    reason = pl.coalesce([pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules] or [pl.lit(None)])
-    field = pl.coalesce([pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules] or [pl.lit(None)])
+    reason = pl.coalesce(
+        [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules] or [pl.lit(None)]
+    )
+    field = pl.coalesce(
+        [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules] or [pl.lit(None)]
+    )
     judged = frame.with_columns(reason=reason.cast(pl.String), field=field.cast(pl.String))
     refused = judged.filter(pl.col("reason").is_not_null())
     good = judged.filter(pl.col("reason").is_null()) if refused.height else judged

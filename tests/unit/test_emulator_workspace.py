@@ -284,33 +284,6 @@ def test_relationships_come_from_both_sides_and_go_with_the_object(workspace: Wo
     assert known(workspace, "id", "1").relationships == {"1": {}}
 
 
-# Suppression --------------------------------------------------------------------------------------------------------
-
-
-def test_suppression_deletes_and_blocks_id_and_email_together(workspace: Workspace) -> None:
-    """Later writes to either are accepted and ignored, until one of them is freed."""
-    workspace.accept([identify({"id": "1"}, {"email": "p@example.com"}), act("suppress", {"id": "1"})])
-    assert workspace.accept([identify({"id": "1"}), event({"email": "P@example.com"})]) == []
-    assert (workspace.counts()["people"], workspace.counts()["events"]) == (0, 0)
-    assert outcomes(workspace)["ignored_suppressed"] == 2
-    workspace.accept([act("unsuppress", {"email": "p@example.com"}), identify({"id": "1"}, {"city": "Riga"})])
-    assert known(workspace, "id", "1").attributes == {"id": "1", "city": "Riga"}
-
-
-def test_somebody_unknown_can_be_suppressed_in_advance(workspace: Workspace) -> None:
-    """Then the profile never comes into being."""
-    workspace.accept([act("suppress", {"id": "1"}), identify({"id": "1"})])
-    assert workspace.counts()["people"] == 0
-
-
-def test_a_suppressed_email_is_not_given_to_another_profile(workspace: Workspace) -> None:
-    """The rest of that identify applies."""
-    workspace.accept(
-        [act("suppress", {"email": "p@example.com"}), identify({"id": "1"}, {"email": "p@example.com", "a": 1})]
-    )
-    assert known(workspace, "id", "1").attributes == {"id": "1", "a": "1"}
-
-
 # Events and time ----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,87 @@
+"""Row keys, properties and event ids: what makes an event the same event again."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+import polars as pl
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from connector.event import EFFECTS, EVENTS, NAMES, empty, properties, row_key, ulid
+
+EXAMPLES: Final = settings(max_examples=80, deadline=None)
+parts = st.text(alphabet='\\|"a1 ', max_size=5) | st.text(max_size=5)
+#: A value that begins with this is broken today, see the test below the property.
+BROKEN: Final = ":null,"
+values = st.none() | (st.text() | st.text(alphabet='":nul,{}[]\\\n\t\x00\x1f\x7f\u2028', max_size=12)).filter(lambda text: not text.startswith(BROKEN))
+
+
+def encoded(rows: list[dict[str, str | None]], names: list[str]) -> list[str]:
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String)).select(properties(names)).to_series().to_list()
+
+
+@EXAMPLES
+@given(st.sampled_from([1, 2, 3]).flatmap(lambda width: st.lists(st.tuples(*[parts] * width), min_size=2, max_size=30, unique=True)))
+def test_different_rows_never_share_a_key(rows: list[tuple[str, ...]]) -> None:
+    """Joining key columns is injective, whatever bars and backslashes they hold."""
+    names = [f"c{index}" for index in range(len(rows[0]))]
+    keys = pl.DataFrame(rows, schema=names, orient="row").select(row_key(names)).to_series()
+    assert keys.n_unique() == len(rows)
+
+
+def test_a_single_key_column_is_the_key_itself() -> None:
+    """One column needs no escaping: quarantine and events show the id that the operator knows."""
+    assert pl.DataFrame({"id": ["a|b\\", "007"]}).select(row_key(["id"])).to_series().to_list() == ["a|b\\", "007"]
+
+
+@EXAMPLES
+@given(st.lists(st.fixed_dictionaries({name: values for name in ("first", "b", "last")}), min_size=1, max_size=20))
+def test_properties_are_the_values_without_the_nulls(rows: list[dict[str, str | None]]) -> None:
+    """Decoding a row's properties gives its columns back, quotes and control characters included."""
+    expected = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    assert [json.loads(text) for text in encoded(rows, ["first", "b", "last"])] == expected
+
+
+@pytest.mark.parametrize("text", [":null,", ":null,x", ':null,"'])
+@pytest.mark.xfail(strict=True, reason="the closing quote of a key and the opening one of its value are taken for a name of a null")
+def test_a_value_that_looks_like_a_null_stays_a_value(text: str) -> None:
+    """No text that a player or an operator can write breaks the JSON of a row."""
+    assert [json.loads(found) for found in encoded([{"a": text, "b": "1"}], ["a", "b"])] == [{"a": text, "b": "1"}]
+
+
+def test_no_properties_are_an_empty_object() -> None:
+    """An event without properties carries {}."""
+    assert empty(EVENTS).select(properties([])).to_series().to_list() == ["{}"]
+    assert encoded([{"a": None}], ["a"]) == ["{}"]
+
+
+def test_the_ulid_is_the_documented_formula() -> None:
+    """48 bits of milliseconds and 80 bits of SHA-256 in Crockford's base 32, by the published vector."""
+    assert ulid(1767225600000, ("casino1|deposit|987654",)) == "01KDVDNA00RDWPKPGF5Y6A5GTE"
+
+
+@EXAMPLES
+@given(st.integers(-(2**40), 2**47), st.tuples(*[st.text(alphabet="abc|1", max_size=6)] * 7), st.integers(0, 6))
+def test_a_ulid_is_stable_and_every_part_of_the_identity_counts(milliseconds: int, identity: tuple[str, ...], part: int) -> None:
+    """26 characters, the first 0 to 7, the same for the same event and another for any other."""
+    other = (*identity[:part], identity[part] + "x", *identity[part + 1 :])
+    first = ulid(milliseconds, identity)
+    assert re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", first)
+    assert ulid(milliseconds, identity) == first
+    assert ulid(milliseconds, other) != first
+    assert ulid(max(milliseconds, 0) + 1, identity) != first
+
+
+def test_ulids_sort_by_business_time() -> None:
+    """The time part leads, so that ids of later events are greater."""
+    ids = [ulid(moment, (str(moment),)) for moment in (0, 1, 1_700_000_000_000, 2**47)]
+    assert ids == sorted(ids)
+
+
+def test_names_are_stored_by_number_and_never_repeat() -> None:
+    """An event name stands once in the list, and the four totals are the only effects."""
+    assert len(set(NAMES)) == len(NAMES)
+    assert EFFECTS == ("deposited", "withdrawn", "wagered", "won")
