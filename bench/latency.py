@@ -77,7 +77,7 @@ def _accepted(api: httpx.Client, after: int, accepted: dict[str, float]) -> int:
     for event in answer["events"]:
         after = max(after, event["seq"])
         if event["name"] == "deposit_confirmed":
-            accepted.setdefault(event["data"]["transaction_id"], clock.monotonic())
+            accepted.setdefault(event["attributes"]["transaction_id"], clock.monotonic())
     return after
 
 

@@ -337,6 +337,12 @@ def store(postgres: Postgres, store_template: str) -> Iterator[database.Database
 
 
 @pytest.fixture
+def closed_port() -> int:
+    """Give a port on which nobody listens."""
+    return embedded.free_port()
+
+
+@pytest.fixture
 def wait() -> Callable[..., Any]:
     """Give the function that waits for a condition."""
     return until
