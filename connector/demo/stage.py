@@ -146,10 +146,22 @@ class Stage:
                 words = (self.root / f"{name}.log").read_text(errors="replace").strip().splitlines()
                 raise Unhealthy(f"the demo's {name} ended: {words[-1] if words else 'without a word'}")
 
+    def kill_daemon(self) -> None:
+        """End the daemon with SIGKILL, wherever it stands."""
+        daemon = self._processes.pop()
+        daemon.kill()
+        daemon.wait()
+
+    def start_daemon(self) -> None:
+        """Start a daemon on the demo's configuration."""
+        self._run("daemon", "run", "--config", str(self.root / "config.yaml"))
+
     def close(self) -> None:
         """Stop what was started, last first; idempotent."""
         if hasattr(self, "traffic"):
             self.traffic.stop()
+        if hasattr(self, "api"):
+            self.api.close()
         while self._processes:
             process = self._processes.pop()
             process.send_signal(signal.SIGTERM)
@@ -176,7 +188,7 @@ class Stage:
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=("demo", "demo"))
         self._await(lambda: self.api.get("/_control/counts").is_success)
         (self.root / "config.yaml").write_text(yaml.safe_dump(self._configuration(port), sort_keys=False))
-        self._run("daemon", "run", "--config", str(self.root / "config.yaml"))
+        self.start_daemon()
         self._await(lambda: bool(self.status()["streams"]))
         self.traffic = Traffic(self.operator.admin_url, rate=self.rate)
         self.traffic.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from pymysql.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
-from connector.sources.dialect import Sample, Settings, typed_value
+from connector.sources.dialect import Sample, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,9 @@ _TRANSIENT: Final = frozenset(
     {1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
 )
 _FETCH_ROWS: Final = 1000
+_DECIMAL: Final = re.compile(r"decimal\((\d+),(\d+)\)")
+#: Named parameters: the driver takes a mapping only for those.
+_DIALECT: Final = mysql.pymysql.dialect(paramstyle="pyformat")
 
 
 class MySQL:
@@ -83,7 +87,8 @@ class MySQL:
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
         """See Dialect. Numbers and times are cast (a bare text would be compared as a float); texts keep the column's collation."""
         target = _cast_type(type_name)
-        return sa.bindparam(name, text, type_=sa.String()) if target is None else typed_value(text, target, name)
+        value = sa.bindparam(name, text, type_=sa.String())
+        return value if target is None else sa.cast(value, target)
 
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
@@ -91,7 +96,8 @@ class MySQL:
         """See Dialect. The driver's converters are switched off: what arrives is the server's own text."""
         driver = connection.connection.driver_connection
         assert isinstance(driver, pymysql.Connection)
-        compiled = query.compile(dialect=mysql.pymysql.dialect(), compile_kwargs={"render_postcompile": True})
+        compiled = _compiled(query)
+        readers = [_number if type_name.lower().startswith("bit") else _text for type_name in types.values()]
         decoders, driver.decoders = driver.decoders, {}
         rows: list[tuple[str | None, ...]] = []
         size = 0
@@ -100,7 +106,9 @@ class MySQL:
             cursor.execute(str(compiled), compiled.params)
             while size <= bytes_limit and (batch := cursor.fetchmany(_FETCH_ROWS)):
                 for row in batch:
-                    texts = tuple(None if value is None else _text(value) for value in row)
+                    texts = tuple(
+                        None if value is None else read(value) for read, value in zip(readers, row, strict=True)
+                    )
                     size += sum(len(text) for text in texts if text)
                     rows.append(texts)
         finally:
@@ -112,7 +120,7 @@ class MySQL:
         """See Dialect."""
         driver = connection.connection.driver_connection
         assert isinstance(driver, pymysql.Connection)
-        compiled = query.compile(dialect=mysql.pymysql.dialect(), compile_kwargs={"render_postcompile": True})
+        compiled = _compiled(query)
         with driver.cursor() as cursor:
             cursor.execute("EXPLAIN " + str(compiled), compiled.params)
             return any("filesort" in str(row) for row in cursor.fetchall())
@@ -131,14 +139,24 @@ def _text(value: object) -> str:
     return text.replace("\0", "\ufffd")
 
 
-def _cast_type(type_name: str) -> str | None:
+def _number(value: object) -> str:
+    """Read BIT, the only type that arrives as bytes of a number."""
+    return str(int.from_bytes(value)) if isinstance(value, bytes | bytearray) else _text(value)
+
+
+def _cast_type(type_name: str) -> sa.types.TypeEngine[Any] | None:
+    """Return what CAST knows of a column's type: SQLAlchemy leaves a cast to any other out."""
     lowered = type_name.lower()
     if lowered.startswith(("datetime", "timestamp")):
-        return "datetime(6)"
+        return mysql.DATETIME(fsp=6)
     if lowered.startswith("date"):
-        return "date"
-    if "int" in lowered:
-        return "unsigned" if "unsigned" in lowered else "signed"
-    if lowered.startswith("decimal"):
-        return lowered.replace("unsigned", "").replace("zerofill", "").strip()
+        return sa.Date()
+    if "int" in lowered or lowered.startswith("bit"):
+        return mysql.BIGINT(unsigned="unsigned" in lowered or lowered.startswith("bit"))
+    if match := _DECIMAL.match(lowered):
+        return mysql.DECIMAL(int(match[1]), int(match[2]))
     return None
+
+
+def _compiled(query: sa.Select[Any]) -> sa.Compiled:
+    return query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})

