@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from connector import poller
 from connector.errors import Halted, Misconfigured
-from connector.position import SECOND, Position, Window, cursor_text, mark_of
+from connector.position import EARLIEST, LATEST, SECOND, Position, Window, cursor_text, mark_of
 from connector.store import lease as leases
 from connector.store.commit import Batch, commit
 from connector.streams import STREAMS
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: One range spans about this much: small enough to show progress, large enough to be cheap.
 _DAY: Final = 86_400 * SECOND
 _IDS: Final = 200_000
-_MOST_RANGES: Final = 10_000
+_MOST_RANGES: Final = 200
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Progress:
 
 def prepare(desk: Desk, stream: Stream, *, since: str | None, until: str | None) -> str:
     """Create the ranges of a job unless they are there; returns the job's name. `None` bounds: the view's own ends."""
+    for text in filter(None, (since, until)):
+        _readable(text, stream)
     job = f"{since or 'beginning'} to {until or 'history'}"
     who = (desk.tenant, desk.source.name, stream.name, job)
     found = desk.connection.execute(
@@ -128,6 +130,17 @@ def _bounds(desk: Desk, stream: Stream, since: str | None, until: str | None) ->
         if first is None or last is None or last.mark < first.mark
         else (since or first.cursor, until or last.cursor)
     )
+
+
+def _readable(text: str, stream: Stream) -> None:
+    """Refuse a bound that says something else tomorrow ('yesterday'), or nothing: a job's name must stay true."""
+    try:
+        fixed = mark_of(text, stream.binding.kind) not in {EARLIEST, LATEST}
+    except ValueError:
+        fixed = False
+    if not fixed:
+        example = "123456" if stream.binding.kind == "id" else "2026-01-31 or '2026-01-31 12:00:00'"
+        raise Misconfigured(f"{text!r} is no {stream.binding.kind} of cursor {stream.view.cursor}", hint=f"write {example}")
 
 
 def _open_ranges(desk: Desk, stream: Stream, job: str) -> list[Range]:

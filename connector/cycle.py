@@ -36,6 +36,8 @@ PAGES: Final = 8
 COUNT_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 30.0
 RESCAN_SECONDS: Final = 600.0
+#: How often an idle stream says that it lives.
+IDLE_SECONDS: Final = 5.0
 #: A sweep waits until this share of `lateness` can be sealed at once.
 SWEEP_SHARE: Final = 8
 _DAY: Final = 86_400 * SECOND
@@ -65,6 +67,7 @@ class Slot:
     sweep_at: float = 0.0
     counted_at: float = float("-inf")
     rescanned_at: float = float("-inf")
+    idle_said_at: float = float("-inf")
     goal: Position | None = None
     reached: bool = False
 
@@ -202,6 +205,9 @@ class Cycle:
             self._observe(desk, stream, sample, done)
             if not more:
                 break
+        if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
+            slot.idle_said_at = clock.monotonic()
+            checkpoints.caught_up(desk.connection, stream.checkpoint)
         late, sweeping = self._sweep(desk, slot, stream, horizon)
         self._count_unread(desk, slot, stream, sample)
         slot.reached = slot.reached or self._at_goal(slot, stream, more=more)

@@ -6,7 +6,8 @@ Owns a stream's positions while it runs. A tick either commits its page with the
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from connector.errors import Halted, Misconfigured
@@ -15,7 +16,7 @@ from connector.sources.reader import Page, Reader, View
 from connector.store import checkpoints
 from connector.store.checkpoints import Advance, Checkpoint
 from connector.store.commit import Batch, Committed, commit
-from connector.streams.contract import Binding, Context, Contract, bind
+from connector.streams.contract import Binding, Context, Contract, Normalised, bind
 
 if TYPE_CHECKING:
     import psycopg
@@ -121,15 +122,22 @@ def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> 
     sealed = page.last if contiguous and horizon is not None and page.last.mark <= horizon else None
     fresh = not stream.rereading
     seen = page.last if fresh else None
-    committed = write(desk, stream, page, Advance(seen, sealed, _lag(stream, page.last, sample)), fresh=fresh)
+    committed = write(desk, stream, page, Advance(seen, sealed), fresh=fresh, clock=sample.clock)
     _move(stream, page, sealed)
     return Tick(page.frame.height, committed, page.full or stream.at != page.last)
 
 
-def write(desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fresh: bool) -> Committed:
-    """Normalise a page and commit it with its checkpoint. Called for tail and sweep pages alike."""
+def write(
+    desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fresh: bool, clock: int | None = None
+) -> Committed:
+    """Normalise a page and commit it with its checkpoint. Called for tail and sweep pages alike.
+
+    `clock` is the source's, given for tail pages: the age of their newest row is the stream's lag.
+    """
     context = Context(stream.checkpoint.history_until, rules=desk.rules)
     normalised = stream.binding.contract.normalise(page.frame, stream.binding, context)
+    if advance is not None and clock is not None:
+        advance = replace(advance, lag_seconds=_lag(normalised, clock))
     batch = Batch(
         stream.checkpoint,
         events=normalised.events,
@@ -213,8 +221,11 @@ def _further(last: Position, seen: Position | None) -> Position:
     return last if seen is None or last.mark >= seen.mark else seen
 
 
-def _lag(stream: Stream, last: Position, sample: Sample) -> float | None:
-    return max(0.0, (sample.clock - last.mark) / SECOND) if stream.binding.kind == "time" else None
+def _lag(normalised: Normalised, clock: int) -> float | None:
+    """Return how old the newest row of a page was when it was read, by the source's clock."""
+    newest = [normalised.events["occurred_at"].max(), normalised.profiles["source_updated_at"].max()]
+    instants = [instant for instant in newest if isinstance(instant, datetime)]
+    return max(0.0, clock / SECOND - max(instants).timestamp()) if instants else None
 
 
 def _first_start(desk: Desk, binding: Binding, view: View, settings: config.Stream, sample: Sample) -> Checkpoint:

@@ -205,7 +205,7 @@ class Relay:
 
     def _deliver(
         self, connection: psycopg.Connection[Any], batch: Sequence[Item], place: Place, extra: Settled = Settled()
-    ) -> None:  # noqa: B008
+    ) -> None:
         outcomes = self.destination.deliver(batch, urgent=self.lane.number == EXCLUSIONS)
         pairs = list(zip(batch, outcomes, strict=True))
         accepted = [item for item, refusal in pairs if refusal is None]

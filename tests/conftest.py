@@ -145,7 +145,9 @@ class Pair:
             (reached,) = connection.execute("select pg_current_wal_insert_lsn()").fetchone() or (None,)
         with psycopg.connect(self.standby.url(), autocommit=True) as connection:
             query = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
-            until(lambda: (connection.execute(query, (reached,)).fetchone() or (False,))[0], what="the standby catches up")
+            until(
+                lambda: (connection.execute(query, (reached,)).fetchone() or (False,))[0], what="the standby catches up"
+            )
 
 
 @dataclass
@@ -210,7 +212,13 @@ def _connect_mariadb(url: str, *, autocommit: bool) -> pymysql.Connection[Any]:
     address, _, name = place.partition("/")
     host, _, port = address.partition(":")
     return pymysql.connect(
-        host=host, port=int(port), user=user, password=password, database=name, autocommit=autocommit, init_command="set time_zone = '+00:00'"
+        host=host,
+        port=int(port),
+        user=user,
+        password=password,
+        database=name,
+        autocommit=autocommit,
+        init_command="set time_zone = '+00:00'",
     )
 
 
@@ -300,7 +308,9 @@ def odbc(request: pytest.FixtureRequest, postgres: Postgres) -> str:
     password = login.partition("@")[0].partition(":")[2]
     address = f"SERVER=127.0.0.1;PORT={postgres.server.port};DATABASE=postgres;UID=postgres;PWD={password}"
     with contextlib.closing(pyodbc.connect(f"DRIVER={{PostgreSQL Unicode}};{address}", autocommit=True)) as connection:
-        _note(request, "odbc", f"{connection.getinfo(pyodbc.SQL_DRIVER_NAME)} {connection.getinfo(pyodbc.SQL_DRIVER_VER)}")
+        _note(
+            request, "odbc", f"{connection.getinfo(pyodbc.SQL_DRIVER_NAME)} {connection.getinfo(pyodbc.SQL_DRIVER_VER)}"
+        )
     return "PostgreSQL Unicode"
 
 
@@ -362,7 +372,9 @@ def _operator(request: pytest.FixtureRequest, dialect: str) -> Iterator[Operator
 def _on_postgres(request: pytest.FixtureRequest, name: str) -> tuple[Operator, Callable[[], None]]:
     postgres: Postgres = request.getfixturevalue("postgres")
     owner = _postgres_database(postgres, name)
-    return Operator("postgresql", postgres.reading(owner), owner, "postgresql", postgres.restart), lambda: postgres.drop(name)
+    return Operator(
+        "postgresql", postgres.reading(owner), owner, "postgresql", postgres.restart
+    ), lambda: postgres.drop(name)
 
 
 def _on_odbc(request: pytest.FixtureRequest, name: str) -> tuple[Operator, Callable[[], None]]:

@@ -35,7 +35,7 @@ def backfill(
     with application.desk(settings, source=source, stream=stream) as desk, _bar() as bar:
         opened = work.open_stream(desk, stream)
         job = work.prepare(desk, opened, since=since, until=until)
-        task = bar.add_task(stream, total=None)
+        task = bar.add_task(stream, total=None, rows="")
 
         def report(progress: work.Progress) -> None:
             bar.update(task, total=progress.ranges, completed=progress.ranges_done, rows=f"{progress.rows:,} rows")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any, Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from connector import app as application
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
+
+_COUNTS: Final = ("pending", "accepted", "refused", "dropped", "expired")
 
 
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
@@ -18,39 +22,30 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
         print(json.dumps(report, default=str))
         return
     console = Console()
-    streams = Table(
-        "stream",
-        "state",
-        "rows",
-        "lag",
-        "seen",
-        "sealed",
-        "no cursor",
-        "future",
-        "quarantined",
-        title="Streams",
-        title_justify="left",
-    )
+    streams = _table("stream", "state", "rows", "lag", "seen", "sealed")
     for name, row in report["streams"].items():
         lag = "" if row["lag_seconds"] is None else f"{row['lag_seconds']:.1f} s"
-        counts = (str(row[key]) for key in ("null_cursors", "future_rows", "quarantined"))
-        streams.add_row(name, row["state"], f"{row['rows']:,}", lag, row["seen"] or "", row["sealed"] or "", *counts)
-    destinations = Table(
-        "destination",
-        "state",
-        "pending",
-        "accepted",
-        "refused",
-        "dropped",
-        "expired",
-        title="Destinations",
-        title_justify="left",
-    )
+        streams.add_row(name, row["state"], f"{row['rows']:,}", lag, row["seen"] or "", row["sealed"] or "")
+    destinations = _table("destination", "state", *_COUNTS)
     for name, row in report["destinations"].items():
-        destinations.add_row(
-            name, row["state"], *(f"{row[key]:,}" for key in ("pending", "accepted", "refused", "dropped", "expired"))
-        )
+        destinations.add_row(name, row["state"], *(f"{row[key]:,}" for key in _COUNTS))
     console.print(streams, destinations)
+    for name, row in report["streams"].items():
+        if unread := _not_read(row):
+            console.print(f"{name}: {unread}", style="yellow", markup=False)
     for name, row in {**report["streams"], **report["destinations"]}.items():
         if row["error"]:
             console.print(f"{name}: {row['error']}", style="red", markup=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in {"rows", "lag", *_COUNTS} else "left")
+    return table
+
+
+def _not_read(row: dict[str, Any]) -> str:
+    """Say which rows of a stream are not in the store, and why."""
+    counts = {"without cursor": row["null_cursors"], "in the future": row["future_rows"], "quarantined": row["quarantined"]}
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)

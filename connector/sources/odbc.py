@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: SQLSTATE classes: connection, serialization and deadlock, resources, operator, time-outs, cancelled.
 _TRANSIENT: Final = ("08", "40", "53", "57", "HYT", "HY008", "HY018", "01002")
+#: How drivers that have no state for it tell of a connection that was cut.
+_CUT: Final = ("terminating connection", "server closed the connection", "could not send", "did not supply an error")
 _FETCH_ROWS: Final = 1000
 
 
@@ -49,7 +51,8 @@ def is_transient(error: Exception) -> bool:
     original = getattr(error, "orig", None) or error
     if not isinstance(original, pyodbc.Error) or not original.args:
         return False
-    return str(original.args[0]).startswith(_TRANSIENT)
+    state, said = str(original.args[0]), str(original.args[-1]).lower()
+    return state.startswith(_TRANSIENT) or (state == "HY000" and any(part in said for part in _CUT))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,10 @@ _COLUMNS: Final = sa.text("""
 """)
 #: Connection failures, operator intervention, resources, serialization (standby conflicts), lock and query time-outs.
 _TRANSIENT_CLASSES: Final = ("08", "57", "53", "40", "55P03", "25P03")
+
+
+class _PageFullError(Exception):
+    """Leaves a COPY early: only an exception makes the driver cancel what is left of it."""
 
 
 class PostgreSQL:
@@ -94,10 +99,11 @@ class PostgreSQL:
         compiled = query.compile(dialect=pg.psycopg.dialect())
         text = psycopg.ClientCursor(driver).mogrify(str(compiled), compiled.params)
         buffer = io.BytesIO()
-        with driver.cursor() as cursor, cursor.copy(f"COPY ({text}) TO STDOUT (FORMAT csv)".encode()) as copy:  # type: ignore[arg-type]
-            while (
-                chunk := copy.read()
-            ) and buffer.tell() <= bytes_limit:  # a chunk is whole rows; leaving early cancels
+        statement: Any = f"COPY ({text}) TO STDOUT (FORMAT csv)".encode()
+        with contextlib.suppress(_PageFullError), driver.cursor() as cursor, cursor.copy(statement) as copy:
+            while chunk := copy.read():  # a chunk is whole rows
+                if buffer.tell() > bytes_limit:
+                    raise _PageFullError
                 buffer.write(chunk)
         buffer.seek(0)
         return pl.read_csv(buffer, has_header=False, schema=dict.fromkeys(types, pl.String), infer_schema=False)

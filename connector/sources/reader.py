@@ -5,7 +5,8 @@ Owns the SQL of a page and the classification of failures. It keeps no position:
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import re
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,12 @@ from connector.sources.dialect import Sample, Settings, view_table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+_REFUSALS: Final = (
+    *("password authentication failed", "access denied", "login failed"),
+    *("no pg_hba.conf entry", "unknown database"),
+)
+#: PostgreSQL says "does not exist" of tables, columns and functions too: those are no login.
+_NO_SUCH_LOGIN: Final = re.compile(r'\b(?:database|role|user) "[^"]*" does not exist')
 #: A page never grows beyond this many bytes of text, whatever its number of rows.
 PAGE_BYTES: Final = 32 << 20
 
@@ -64,10 +71,8 @@ class Reader:
         """Close the session; idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
+            with suppress(sa.exc.SQLAlchemyError):  # a broken session is dropped all the same
                 connection.close()
-            except sa.exc.DBAPIError:
-                connection.invalidate()
 
     def columns(self, view: str) -> Mapping[str, str]:
         """Return the view's columns and SQL types; empty when the role can't see such a view."""
@@ -195,7 +200,7 @@ class Reader:
             and not type(error).__module__.startswith(("pymysql", "pyodbc"))
         ):
             return error
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = _reason(error)
         if _is_login(reason):
             return Misconfigured(
                 f"source {self.source}: the server refused the login: {reason}",
@@ -239,19 +244,14 @@ def _verify_order(frame: pl.DataFrame, view: View, source: str) -> None:
 
 def _is_login(reason: str) -> bool:
     lowered = reason.lower()
-    return (
-        any(
-            part in lowered
-            for part in (
-                "password authentication failed",
-                "access denied",
-                "login failed",
-                "does not exist",
-                "no pg_hba.conf entry",
-            )
-        )
-        and "relation" not in lowered
-    )
+    return any(part in lowered for part in _REFUSALS) or _NO_SUCH_LOGIN.search(lowered) is not None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what the server said: drivers keep it last, behind a number or a state."""
+    original = getattr(error, "orig", None) or error
+    said = next((part for part in reversed(original.args) if isinstance(part, str) and part.strip()), "")
+    return said.strip().partition("\n")[0].strip() or type(original).__name__
 
 
 def _parse(url: str, source: str) -> sa.URL:

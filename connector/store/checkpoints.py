@@ -104,6 +104,17 @@ def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: A
     )
 
 
+def caught_up(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
+    """Record that a poll found nothing new: the stream lives and has no lag."""
+    connection.execute(
+        """
+        update crm.checkpoints set polled_at = clock_timestamp(), lag_seconds = 0, state = 'running', error = null
+        where tenant = %s and source = %s and stream = %s
+        """,
+        (checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    )
+
+
 def set_state(
     connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, state: str, error: str | None
 ) -> None:
