@@ -137,7 +137,7 @@ def build(settings: config.Config, *, once: bool = False) -> App:
         store.close()
         raise
     metrics = Metrics()
-    rates = Rates(settings.base_currency, settings.fx.fixed)
+    rates = Rates(settings.base_currency, settings.fx.fixed, frozenset(settings.fx.play))
     cycles = [
         Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources
     ]

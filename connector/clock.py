@@ -10,5 +10,5 @@ sleep = time.sleep
 
 
 def now() -> datetime:
-    """Return this machine's time, aware, in UTC. For display and delivery only: a source's rows are judged by its own."""
-    return datetime.now(UTC)
+    """Return this machine's time, aware, in UTC. For display and delivery: a source's rows are judged by its own."""
+    return datetime.now(UTC)  # noqa: TID251 - this is that place

@@ -45,7 +45,7 @@ def _seconds(value: object) -> object:
     if isinstance(value, str) and (match := _DURATION.match(value.strip())):
         return float(match[1]) * _UNITS[match[2]]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f"a duration needs a unit: {value}s?")
+        raise ValueError(f"a duration needs a unit: {value}s?")  # noqa: TRY004 - pydantic collects ValueError only
     raise ValueError("not a duration: write 100ms, 2m, 24h or 7d")
 
 
@@ -93,10 +93,14 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
 class Model(BaseModel):
+    """Base of every group of settings: an unknown key is a mistake, and nothing changes after loading."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Store(Model):
+    """Where the CRM store is: the directory of an embedded server, or the URL of a PostgreSQL."""
+
     url: SecretStr = SecretStr("embedded:./data")
 
     @field_validator("url")
@@ -108,16 +112,24 @@ class Store(Model):
 
 
 class Fx(Model):
+    """Fixed exchange rates; an amount in a currency without one is kept, but enters no total in the base currency."""
+
     #: Units of the base currency for one unit of the named one.
     fixed: dict[Code, Rate] = {}
+    #: Play money: it has no rate and stays out of every total.
+    play: list[Code] = ["FUN"]
 
 
 class Exclude(Model):
+    """The player groups and tags, as the source writes them, that forbid marketing whatever the status."""
+
     groups: list[str] = []
     tags: list[str] = []
 
 
 class Cursor(Model):
+    """The column that a view is read along, where it is not the contract's: a time, or an id that only grows."""
+
     column: str
     kind: Literal["time", "id"]
 
@@ -139,11 +151,15 @@ class Stream(Model):
 
 
 class Wait(Model):
+    """Seconds between two passes over a source: with more to read, and with nothing new."""
+
     busy: Seconds = 0.1
     idle: Seconds = 1.0
 
 
 class Brand(Model):
+    """How one brand's players are named at destinations: the template of their id, the brand's code and its site."""
+
     customer_id: str = "{ext_brand_id}:{user_ext_id}"
     server_codename: str | None = None
     site_domain: str | None = None
@@ -161,6 +177,8 @@ class Brand(Model):
 
 
 class Source(Model):
+    """One operator database: its streams, how late its rows may appear and how gently it is read; times in seconds."""
+
     name: Name
     url: SecretStr
     lateness: Seconds = 120.0
@@ -232,14 +250,19 @@ class Destination(Model):
 
     @property
     def base_url(self) -> str:
+        """Return the address of the API: `url` where it is set, else the region's own."""
         return self.url or _TRACK_URLS[self.region]
 
 
 class Web(Model):
+    """Where the process answers health and metrics requests, as HOST:PORT."""
+
     listen: str = "127.0.0.1:8650"
 
 
 class Config(Model):
+    """The whole file: one tenant, what counts as marketable, and its sources, store and destinations."""
+
     tenant: Name = "default"
     base_currency: Code = "EUR"
     reporting_timezone: Zone = "UTC"
@@ -302,7 +325,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
             seen.add(key)

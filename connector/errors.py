@@ -1,4 +1,4 @@
-"""The error tree. A caller asks what to do next, never which library failed:
+"""The error tree. A caller asks what to do next, never which library failed.
 
     ConnectorError
     |- Misconfigured      a person must change something: one message, a remedy, exit code 2

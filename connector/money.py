@@ -51,6 +51,7 @@ class Rates:
 
     base: str
     fixed: Mapping[str, Decimal]
+    play: frozenset[str] = frozenset({"FUN"})
 
     def expression(self, currency: pl.Expr) -> pl.Expr:
         """Return the rate of a currency, null where there is none: never one to one."""
@@ -58,10 +59,15 @@ class Rates:
         values = pl.Series(list(known.values()), dtype=AMOUNT)
         return currency.replace_strict(list(known), values, default=None, return_dtype=AMOUNT)
 
+    def is_play(self, currency: pl.Expr) -> pl.Expr:
+        """Return whether a currency is play money, which waits for no rate and counts in no total."""
+        return currency.is_in(sorted(self.play)).fill_null(value=False)
+
     def subunits(self, amount: pl.Expr, rate: pl.Expr) -> pl.Expr:
         """Return the amount in base subunits as Int64, rounded half to even; null without a rate."""
         places = scale(self.base)
-        return ((amount * rate).round(places) * 10**places).cast(pl.Int64, strict=False)
+        subunit: int = 10**places
+        return ((amount * rate).round(places) * subunit).cast(pl.Int64, strict=False)
 
 
 def scale(currency: str) -> int:

@@ -104,6 +104,7 @@ class Relay:
             connection.close()
             return None
         self._connection = connection
+        self.destination.ping()  # nothing leaves before the credentials have told their region
         self._place = feeds.open_lane(connection, self.lane)
         self._distrusted = feeds.horizon(connection).change_seq
         return connection
@@ -140,7 +141,7 @@ class Relay:
         items: list[Item] = []
         marks: dict[int, int] = {}
         for row in rows:
-            if row["is_stub"]:
+            if row["is_stub"] or row["tenant"] != self.lane.tenant:
                 continue
             previous = Previous(frozenset(row["sent_names"] or ()), row["sent_hash"], bool(row["unsubscribed_by_us"]))
             item = self.destination.encode_profile(_profile(row), previous)

@@ -132,7 +132,10 @@ class Service:
         for runner in self.runners:
             if runner.thread is not None:
                 runner.thread.join(max(0.0, deadline - clock.monotonic()))
-        return not any(runner.thread is not None and runner.thread.is_alive() for runner in self.runners)
+        late = [runner.loop.name for runner in self.runners if runner.thread is not None and runner.thread.is_alive()]
+        if late:
+            log.warning("stop.abandoned", loops=late)
+        return not late
 
     def stuck(self) -> list[str]:
         """Return the loops that have reported nothing for WATCHDOG_SECONDS."""

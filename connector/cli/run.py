@@ -33,7 +33,8 @@ def run(
         signal.signal(number, stop)
     app = application.build(settings, once=once)
     if not once:
-        sys.exit(0 if app.run(stopping) else 1)
+        app.run(stopping)
+        sys.exit(0)
     failed = app.run_once(stopping)
     for name, error in failed.items():
         print(f"connector: {name}: {error.message}", file=sys.stderr)

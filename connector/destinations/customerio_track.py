@@ -72,6 +72,8 @@ class CustomerIOTrack:
     def ping(self) -> str:
         """See Destination. The region endpoint is the only one that tells a wrong key pair from a right one."""
         response = self._request("GET", "/api/v1/accounts/region", None, urgent=True)
+        if response.status_code == httpx.codes.NOT_FOUND and self._settings.url is not None:
+            return f"{self._settings.url}, which tells no region"
         if response.status_code != httpx.codes.OK:
             raise Transient(f"destination {self.name}: region check answered {response.status_code}")
         told = _json(response)
@@ -100,6 +102,8 @@ class CustomerIOTrack:
         if response.status_code in {200, 207}:
             self._throttle.accepted()
             return _outcomes(_json(response), len(batch))
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise Halted(f"destination {self.name}: no Track v2 API at {self._client.base_url}", hint="check destinations[].url")
         if len(batch) > 1:
             middle = len(batch) // 2
             return self._send(batch[:middle], urgent=urgent) + self._send(batch[middle:], urgent=urgent)
@@ -129,7 +133,7 @@ class CustomerIOTrack:
                 f"destination {self.name}: redirected to another host (HTTP {status})",
                 hint="the workspace lives in the other region: set destinations[].region",
             )
-        if status not in {200, 207} and status not in _SPLIT:
+        if status not in {200, 207, 404} and status not in _SPLIT:
             raise Transient(f"destination {self.name}: HTTP {status} from {path}")
         return response
 

@@ -80,7 +80,8 @@ def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: A
     seen, sealed = _columns(step.seen), _columns(step.sealed)
     connection.execute(
         """
-        update crm.checkpoints set rows = rows + %(rows)s, polled_at = clock_timestamp(), state = 'running', error = null,
+        update crm.checkpoints set
+            rows = rows + %(rows)s, polled_at = clock_timestamp(), state = 'running', error = null,
             lag_seconds = coalesce(%(lag)s, lag_seconds),
             seen_cursor = coalesce(%(seen)s, seen_cursor), seen_key = coalesce(%(seen_key)s, seen_key),
             seen_mark = coalesce(%(seen_mark)s, seen_mark),
@@ -120,7 +121,10 @@ def set_state(
 ) -> None:
     """Record what a stream is doing: running, paused or stopped, and why."""
     connection.execute(
-        "update crm.checkpoints set state = %s, error = %s, polled_at = clock_timestamp() where tenant = %s and source = %s and stream = %s",
+        """
+        update crm.checkpoints set state = %s, error = %s, polled_at = clock_timestamp()
+        where tenant = %s and source = %s and stream = %s
+        """,
         (state, error, tenant, source, stream),
     )
 
@@ -130,7 +134,10 @@ def set_counts(
 ) -> None:
     """Record rows that are not read: without a cursor, or ahead of the source's clock."""
     connection.execute(
-        "update crm.checkpoints set null_cursors = %s, future_rows = %s where tenant = %s and source = %s and stream = %s",
+        """
+        update crm.checkpoints set null_cursors = %s, future_rows = %s
+        where tenant = %s and source = %s and stream = %s
+        """,
         (null_cursors, future_rows, checkpoint.tenant, checkpoint.source, checkpoint.stream),
     )
 

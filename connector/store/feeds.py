@@ -23,38 +23,54 @@ if TYPE_CHECKING:
 EXCLUSIONS: Final = -1
 
 _HORIZON: Final = """
-    select coalesce((select max(seq) from crm.event_rows), 0), coalesce((select max(change_seq) from crm.player_changes), 0)
+    select coalesce((select max(seq) from crm.event_rows), 0),
+           coalesce((select max(change_seq) from crm.player_changes), 0)
 """
 #: The player has a change that this lane has not sent: its events wait for that.
 _WAITING: Final = (
     "exists (select from crm.player_changes c where c.player_id = e.player_id and c.change_seq > %(changes)s)"
 )
-_LANE: Final = "(%(lane)s = -1 and c.reason = 'exclusion' or %(lane)s >= 0 and c.player_id %% %(lanes)s = %(lane)s)"
-_CHANGES: Final = f"""
+_MINE: Final = "player_id %% %(lanes)s = %(lane)s"
+#: The feed's own index finds the rows, then each is joined by key: the size of the tables does not matter.
+_CHANGES: Final = """
+    with c as materialized (
+        select change_seq, reason, player_id from crm.player_changes
+        where change_seq > %(after)s and {mine} order by change_seq limit %(limit)s
+    )
     select c.change_seq, c.reason, p.*, d.hash as sent_hash, d.names as sent_names, d.unsubscribed_by_us
-    from crm.player_changes c
-    join crm.players p using (player_id)
-    left join crm.delivered_profiles d on d.tenant = %(tenant)s and d.destination = %(destination)s and d.player_id = p.player_id
-    where c.change_seq > %(after)s and p.tenant = %(tenant)s and {_LANE}
-    order by c.change_seq limit %(limit)s
+    from c join crm.players p using (player_id)
+    left join crm.delivered_profiles d
+        on d.tenant = %(tenant)s and d.destination = %(destination)s and d.player_id = p.player_id
+    order by c.change_seq
 """
+_LANE_CHANGES: Final = _CHANGES.format(mine=_MINE)
+_EXCLUSIONS: Final = _CHANGES.format(mine="reason = 'exclusion'")
 _EVENT_COLUMNS: Final = """
     e.seq, e.player_id, p.brand_id, p.external_id, p.marketable, p.is_stub, s.source, s.stream, s.generation, n.name,
     e.key, coalesce(e.transaction_id, e.key) as transaction_id, e.occurred_at, e.amount, e.currency, e.properties
 """
 _EVENT_JOINS: Final = """
-    join crm.players p using (player_id) join crm.event_streams s using (stream_id) join crm.event_names n using (name_id)
+    join crm.players p using (player_id)
+    join crm.event_streams s using (stream_id)
+    join crm.event_names n using (name_id)
 """
 _EVENTS: Final = f"""
-    select {_EVENT_COLUMNS}, {_WAITING} as waiting from crm.event_rows e {_EVENT_JOINS}
-    where e.seq > %(after)s and e.seq <= %(until)s and not e.history and n.name = any(%(names)s)
-      and s.tenant = %(tenant)s and e.player_id %% %(lanes)s = %(lane)s
-    order by e.seq limit %(limit)s
+    with e as materialized (
+        select * from crm.event_rows
+        where seq > %(after)s and seq <= %(until)s and not history and {_MINE}
+          and name_id = any(array(select name_id from crm.event_names where name = any(%(names)s)))
+          and stream_id = any(array(select stream_id from crm.event_streams where tenant = %(tenant)s))
+        order by seq limit %(limit)s
+    )
+    select {_EVENT_COLUMNS}, {_WAITING} as waiting from e {_EVENT_JOINS} order by e.seq
 """
 _PARKED: Final = f"""
-    select {_EVENT_COLUMNS}, false as waiting from crm.parked_events w join crm.event_rows e using (seq, player_id) {_EVENT_JOINS}
-    where w.tenant = %(tenant)s and w.destination = %(destination)s and w.player_id %% %(lanes)s = %(lane)s and not p.is_stub
-    order by e.seq limit %(limit)s
+    with w as materialized (
+        select w.seq from crm.parked_events w join crm.players p using (player_id)
+        where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and not p.is_stub
+        order by w.seq limit %(limit)s
+    )
+    select {_EVENT_COLUMNS}, false as waiting from w join crm.event_rows e using (seq) {_EVENT_JOINS} order by e.seq
 """
 #: How many sequence numbers one look for events spans: bounds the scan when most events are not subscribed to.
 SPAN: Final = 100_000
@@ -71,6 +87,7 @@ class Lane:
 
     @property
     def lease_name(self) -> str:
+        """Return the name of the lease under which this lane is settled."""
         return f"{self.tenant}/destination:{self.destination}:{self.number}"
 
 
@@ -108,8 +125,12 @@ def open_lane(connection: psycopg.Connection[Any], lane: Lane) -> Place:
     if row[2] is False:
         connection.execute(
             """
-            with old as (delete from crm.feeds where tenant = %(tenant)s and destination = %(destination)s and lane >= 0 returning *)
-            insert into crm.feeds (tenant, destination, lane, lanes, event_seq, change_seq, accepted, refused, dropped, expired)
+            with old as (
+                delete from crm.feeds
+                where tenant = %(tenant)s and destination = %(destination)s and lane >= 0 returning *
+            )
+            insert into crm.feeds
+                (tenant, destination, lane, lanes, event_seq, change_seq, accepted, refused, dropped, expired)
             select %(tenant)s, %(destination)s, number, %(lanes)s, min(event_seq), min(change_seq),
                    case number when 0 then sum(accepted) else 0 end, case number when 0 then sum(refused) else 0 end,
                    case number when 0 then sum(dropped) else 0 end, case number when 0 then sum(expired) else 0 end
@@ -119,7 +140,8 @@ def open_lane(connection: psycopg.Connection[Any], lane: Lane) -> Place:
         )
     place = connection.execute(
         """
-        insert into crm.feeds as f (tenant, destination, lane, lanes) values (%(tenant)s, %(destination)s, %(lane)s, %(lanes)s)
+        insert into crm.feeds as f (tenant, destination, lane, lanes)
+        values (%(tenant)s, %(destination)s, %(lane)s, %(lanes)s)
         on conflict (tenant, destination, lane) do update set state = 'running', error = null
         returning event_seq, change_seq
         """,
@@ -137,9 +159,10 @@ def horizon(connection: psycopg.Connection[Any]) -> Place:
 
 
 def changes(connection: psycopg.Connection[Any], lane: Lane, *, after: int, limit: int) -> list[dict[str, Any]]:
-    """Return changed players of the lane in their newest state, with what was last accepted of them."""
+    """Return changed players of the lane, of any tenant, in their newest state, with what was last accepted of them."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_CHANGES, {**vars_of(lane), "after": after, "limit": limit}).fetchall()
+        query = _EXCLUSIONS if lane.number == EXCLUSIONS else _LANE_CHANGES
+        return cursor.execute(query, {**vars_of(lane), "after": after, "limit": limit}).fetchall()
 
 
 def events(
@@ -186,14 +209,18 @@ def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settl
         if settled.letters:
             cursor.executemany(
                 """
-                insert into crm.dead_letters (tenant, destination, player_id, seq, kind, name, reason, field, message, payload)
+                insert into crm.dead_letters
+                    (tenant, destination, player_id, seq, kind, name, reason, field, message, payload)
                 values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
                 """,
                 [(*who, *letter) for letter in settled.letters],
             )
         if settled.parked:
             cursor.executemany(
-                "insert into crm.parked_events (tenant, destination, player_id, seq) values (%s, %s, %s, %s) on conflict do nothing",
+                """
+                insert into crm.parked_events (tenant, destination, player_id, seq) values (%s, %s, %s, %s)
+                on conflict do nothing
+                """,
                 [(*who, *event) for event in settled.parked],
             )
     if settled.unparked:
@@ -225,13 +252,19 @@ def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settl
 def set_state(connection: psycopg.Connection[Any], lane: Lane, state: str, error: str | None) -> None:
     """Record what a lane is doing: running, waiting or stopped, and why."""
     connection.execute(
-        "update crm.feeds set state = %(state)s, error = %(error)s where tenant = %(tenant)s and destination = %(destination)s and lane = %(lane)s",
+        """
+        update crm.feeds set state = %(state)s, error = %(error)s
+        where tenant = %(tenant)s and destination = %(destination)s and lane = %(lane)s
+        """,
         {**vars_of(lane), "state": state, "error": error},
     )
 
 
 def refresh(connection: psycopg.Connection[Any], lane: Lane, *, older_than: float, limit: int) -> int:
-    """Mark profiles that were last sent long ago, so that they are sent again; returns how many. Takes the tenant's lock."""
+    """Mark profiles that were last sent long ago, so that they are sent again; returns how many.
+
+    Takes the tenant's lock.
+    """
     with connection.transaction():
         connection.execute("select pg_advisory_xact_lock(hashtextextended('crm:' || %s, 0))", (lane.tenant,))
         return connection.execute(

@@ -50,7 +50,10 @@ def acquire(connection: psycopg.Connection[Any], name: str, *, holder: str = HOL
     row = connection.execute(_LOOK, (name,)).fetchone()
     if row is None:
         connection.execute(
-            "insert into crm.leases (name, holder, epoch, expires_at) values (%s, '', 0, '-infinity') on conflict do nothing",
+            """
+            insert into crm.leases (name, holder, epoch, expires_at) values (%s, '', 0, '-infinity')
+            on conflict do nothing
+            """,
             (name,),
         )
         row = ("", 0, [], False)
@@ -95,7 +98,8 @@ def _terminate(connection: psycopg.Connection[Any], pids: list[int]) -> None:
     connection.execute(
         """
         select pg_terminate_backend(pid, 5000) from pg_stat_activity
-        where pid = any(%s) and application_name = 'connector' and datname = current_database() and pid <> pg_backend_pid()
+        where pid = any(%s) and application_name = 'connector' and datname = current_database()
+          and pid <> pg_backend_pid()
         """,
         (pids,),
     )

@@ -36,11 +36,16 @@ _INSERT: Final = f"""
 #: A row that is there with other money, time or player is neither counted again nor hidden: both versions are kept.
 _CHANGED: Final = """
     insert into crm.quarantine (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, raw)
-    select s.tenant, s.source, s.stream, 'changed', md5(concat_ws('|', n.player_id, n.occurred_at, n.amount, n.currency)),
+    select s.tenant, s.source, s.stream, 'changed',
+           md5(concat_ws('|', n.player_id, n.occurred_at, n.amount, n.currency)),
            n.key, coalesce(n.transaction_id, n.key), s.brand_id,
            jsonb_build_object(
-               'old', jsonb_build_object('player_id', e.player_id, 'occurred_at', e.occurred_at, 'amount', e.amount, 'currency', e.currency),
-               'new', jsonb_build_object('player_id', n.player_id, 'occurred_at', n.occurred_at, 'amount', n.amount, 'currency', n.currency))
+               'old', jsonb_build_object(
+                   'player_id', e.player_id, 'occurred_at', e.occurred_at,
+                   'amount', e.amount, 'currency', e.currency),
+               'new', jsonb_build_object(
+                   'player_id', n.player_id, 'occurred_at', n.occurred_at,
+                   'amount', n.amount, 'currency', n.currency))
     from pg_temp.stage_events n
     join crm.event_rows e using (stream_id, key, name_id)
     join crm.event_streams s using (stream_id)
@@ -81,7 +86,7 @@ def insert(
     if fresh:
         try:
             with connection.transaction():
-                copy_frame(connection, f"crm.event_rows ({', '.join(_COLUMNS)})", rows.select(_COLUMNS))  # type: ignore[arg-type]
+                copy_frame(connection, f"crm.event_rows ({', '.join(_COLUMNS)})", rows.select(_COLUMNS))
         except psycopg.errors.UniqueViolation:
             pass
         else:
@@ -93,7 +98,7 @@ def insert(
 def _insert_staged(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> Inserted:
     connection.execute(_STAGE)
     target = f"pg_temp.stage_events (ordinal, {', '.join(_COLUMNS)})"
-    copy_frame(connection, target, rows.with_row_index("ordinal").select("ordinal", *_COLUMNS))  # type: ignore[arg-type]
+    copy_frame(connection, target, rows.with_row_index("ordinal").select("ordinal", *_COLUMNS))
     returned = connection.execute(_INSERT).fetchall()
     changed = 0
     if len(returned) < rows.height:
@@ -126,23 +131,32 @@ def _narrow(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.D
 
 
 def priced(rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
-    """Return rows (currency, native, native_stake) with fx_rate_locked, amount_base and stake_base; null without a rate."""
+    """Return rows (currency, native, native_stake) with fx_rate_locked, amount_base, stake_base (null without a rate), play."""
     rated = rows.with_columns(rate=rates.expression(pl.col("currency")))
     return rated.with_columns(
         amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
         stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")),
         fx_rate_locked=plain(pl.col("rate")),
+        play=rates.is_play(pl.col("currency")),
     )
 
 
 def stream_id(connection: psycopg.Connection[Any], stream: StreamKey, brand: str) -> int:
     """Return the small number that stands for (stream, brand) in every row, giving one at first sight."""
     values = (stream.tenant, stream.source, stream.stream, stream.generation, brand)
-    select = "select stream_id from crm.event_streams where (tenant, source, stream, generation, brand_id) = (%s, %s, %s, %s, %s)"
-    row = connection.execute(select, values).fetchone()
+    row = connection.execute(
+        """
+        select stream_id from crm.event_streams
+        where (tenant, source, stream, generation, brand_id) = (%s, %s, %s, %s, %s)
+        """,
+        values,
+    ).fetchone()
     if row is None:
         row = connection.execute(
-            "insert into crm.event_streams (tenant, source, stream, generation, brand_id) values (%s, %s, %s, %s, %s) returning stream_id",
+            """
+            insert into crm.event_streams (tenant, source, stream, generation, brand_id) values (%s, %s, %s, %s, %s)
+            returning stream_id
+            """,
             values,
         ).fetchone()
     assert row is not None
@@ -151,12 +165,13 @@ def stream_id(connection: psycopg.Connection[Any], stream: StreamKey, brand: str
 
 def _await_rates(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> None:
     """Note the events whose base amount has to wait: no rate yet, or a stub player whose currency is not known."""
-    waiting = rows.filter(pl.col("native").is_not_null() & pl.col("amount_base").is_null())
+    waiting = rows.filter(pl.col("native").is_not_null() & pl.col("amount_base").is_null() & ~pl.col("play"))
     if waiting.height:
         connection.execute(
             """
             insert into crm.fx_pending (seq, player_id)
-            select e.seq, e.player_id from unnest(%s::smallint[], %s::text[], %s::smallint[]) as w(stream_id, key, name_id)
+            select e.seq, e.player_id
+            from unnest(%s::smallint[], %s::text[], %s::smallint[]) as w(stream_id, key, name_id)
             join crm.event_rows e using (stream_id, key, name_id)
             on conflict do nothing
             """,

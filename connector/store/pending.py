@@ -23,7 +23,7 @@ _SELECT: Final = """
     where w.player_id = any(%s) and e.currency is null and p.default_currency_code is not null
     order by e.seq
 """
-_SCHEMA: Final = {
+_SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "seq": pl.Int64,
     "player_id": pl.Int64,
     "currency": pl.String,
@@ -35,7 +35,8 @@ _SCHEMA: Final = {
 _UPDATE: Final = """
     update crm.event_rows e
     set currency = s.currency, amount_base = s.base, stake_base = s.stake_base, fx_rate_locked = s.rate
-    from unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::numeric[]) as s(seq, currency, base, stake_base, rate)
+    from unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::numeric[])
+      as s(seq, currency, base, stake_base, rate)
     where e.seq = s.seq
 """
 
@@ -55,6 +56,6 @@ def settle(connection: psycopg.Connection[Any], player_ids: Sequence[int], rates
     columns = ("seq", "currency", "amount_base", "stake_base", "fx_rate_locked")
     connection.execute(_UPDATE, tuple(settled[name].to_list() for name in columns))
     totals.add(connection, settled, counted=True)
-    done = settled.filter(pl.col("amount_base").is_not_null())["seq"].to_list()
+    done = settled.filter(pl.col("amount_base").is_not_null() | pl.col("play"))["seq"].to_list()
     connection.execute("delete from crm.fx_pending where seq = any(%s)", (done,))
     return settled.height

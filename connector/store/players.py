@@ -1,4 +1,4 @@
-"""Players: resolved for events (unknown ones become stubs), brought up to date from profiles. Inside THE transaction."""
+"""Players: resolved for events (unknown ones become stubs), brought up to date by profiles. Inside THE transaction."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
     import psycopg
 
+_IDENTITY: Final = ["brand_id", "external_id"]
 #: Profile column -> players column, where they differ.
 _RENAMED: Final = {"registered_at": "created_at"}
 _NOT_STORED: Final = ("cursor", "history")
 _STORED: Final = tuple(name for name in player.PROFILES if name not in _NOT_STORED)
-_TYPES: Final = {pl.Boolean: "boolean", pl.String: "text"}
+_TYPES: Final[dict[pl.DataType | type[pl.DataType], str]] = {pl.Boolean: "boolean", pl.String: "text"}
 _JSON: Final = ("tags", "groups", "traits")
 
 
 def _sql_type(name: str) -> str:
     if name in _JSON:
         return "jsonb"
-    return _TYPES.get(player.PROFILES[name], "timestamptz")  # type: ignore[call-overload, no-any-return]
+    return _TYPES.get(player.PROFILES[name], "timestamptz")
 
 
 def _column(name: str) -> str:
@@ -43,7 +44,8 @@ _STAGE: Final = (
 _BEFORE: Final = f"""
     select p.player_id, p.brand_id, p.external_id, p.status, p.kyc_status, p.is_stub, p.marketable,
            s.marketable, s.source_updated_at is distinct from p.source_updated_at,
-           (p.is_stub or ({", ".join(f"p.{_column(name)}" for name in _VISIBLE)}) is distinct from ({", ".join(f"s.{name}" for name in _VISIBLE)})),
+           (p.is_stub or ({", ".join(f"p.{_column(name)}" for name in _VISIBLE)})
+               is distinct from ({", ".join(f"s.{name}" for name in _VISIBLE)})),
            coalesce(s.source_updated_at < p.source_updated_at, false)
     from pg_temp.stage_profiles s
     join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
@@ -56,7 +58,7 @@ _UPSERT: Final = f"""
         where k.brand_id = s.brand_id and k.external_id = s.external_id)
     order by s.brand_id, s.external_id
     on conflict (tenant, brand_id, external_id) do update set
-        {", ".join(f"{_column(name)} = excluded.{_column(name)}" for name in _STORED if name not in ("brand_id", "external_id"))},
+        {", ".join(f"{_column(name)} = excluded.{_column(name)}" for name in _STORED if name not in _IDENTITY)},
         default_currency_code = coalesce(p.default_currency_code, excluded.default_currency_code),
         is_stub = false
     returning player_id, brand_id, external_id
@@ -75,7 +77,6 @@ _MARK: Final = """
     insert into crm.player_changes (player_id, reason) select unnest(%s::bigint[]), %s
     on conflict (player_id, reason) do update set change_seq = nextval('crm.change_seq'), changed_at = now()
 """
-_IDENTITY: Final = ["brand_id", "external_id"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def upsert(connection: psycopg.Connection[Any], tenant: str, profiles: pl.DataFr
     """
     latest = profiles.unique(_IDENTITY, keep="last", maintain_order=True)
     connection.execute(_STAGE)
-    copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STORED)})", latest.select(_STORED))  # type: ignore[arg-type]
+    copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STORED)})", latest.select(_STORED))
     before = _before(connection, tenant)
     stale = before.filter((~pl.col("touched") & ~pl.col("differs")) | (pl.col("older") & (not production)))
     written = connection.execute(

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from connector.store.checkpoints import Checkpoint
 
 _INSERT: Final = """
-    insert into crm.quarantine (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, external_id, kept, raw)
+    insert into crm.quarantine
+        (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, external_id, kept, raw)
     values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     on conflict (tenant, source, stream, row_key, reason, field) do update
     set raw = excluded.raw, seen_count = crm.quarantine.seen_count + 1, last_at = now()

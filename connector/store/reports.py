@@ -10,24 +10,27 @@ if TYPE_CHECKING:
     import psycopg
 
 _STREAMS: Final = """
-    select c.source, c.stream, c.state, c.error, c.rows, c.seen_cursor as seen, c.sealed_cursor as sealed, c.lag_seconds,
-           c.null_cursors, c.future_rows, c.polled_at,
+    select c.source, c.stream, c.state, c.error, c.rows, c.seen_cursor as seen, c.sealed_cursor as sealed,
+           c.lag_seconds, c.null_cursors, c.future_rows, c.polled_at,
            (select count(*) from crm.quarantine q where not q.kept and reason <> 'changed'
              and (q.tenant, q.source, q.stream) = (c.tenant, c.source, c.stream)) as quarantined
     from crm.checkpoints c where c.tenant = %s order by c.source, c.started_at, c.stream
 """
 _DESTINATIONS: Final = """
-    select destination, sum(accepted)::bigint as accepted, sum(refused)::bigint as refused, sum(dropped)::bigint as dropped,
-           sum(expired)::bigint as expired, min(state) filter (where state <> 'running') as trouble,
+    select destination, sum(accepted)::bigint as accepted, sum(refused)::bigint as refused,
+           sum(dropped)::bigint as dropped, sum(expired)::bigint as expired, min(state) filter (where state <> 'running') as trouble,
            min(error) as error, min(event_seq) filter (where lane >= 0) as event_seq,
            min(change_seq) filter (where lane >= 0) as change_seq, max(delivered_at) as delivered_at
     from crm.feeds where tenant = %s group by destination order by destination
 """
 _PENDING: Final = """
-    select (select count(*) from crm.feeds f join crm.event_rows e on e.seq > f.event_seq and e.player_id %% f.lanes = f.lane
+    select (select count(*) from crm.feeds f
+              join crm.event_rows e on e.seq > f.event_seq and e.player_id %% f.lanes = f.lane
               join crm.event_names n using (name_id)
-              where f.tenant = %(tenant)s and f.destination = %(destination)s and f.lane >= 0 and not e.history and n.name = any(%(names)s))
-         + (select count(*) from crm.feeds f join crm.player_changes c on c.change_seq > f.change_seq and c.player_id %% f.lanes = f.lane
+              where f.tenant = %(tenant)s and f.destination = %(destination)s and f.lane >= 0
+                and not e.history and n.name = any(%(names)s))
+         + (select count(*) from crm.feeds f
+              join crm.player_changes c on c.change_seq > f.change_seq and c.player_id %% f.lanes = f.lane
               where f.tenant = %(tenant)s and f.destination = %(destination)s and f.lane >= 0)
          + (select count(*) from crm.parked_events w where w.tenant = %(tenant)s and w.destination = %(destination)s)
 """
@@ -59,7 +62,8 @@ def stored(connection: psycopg.Connection[Any], tenant: str, stream: str) -> int
     query = (
         "select count(*) from crm.players where tenant = %s and not is_stub and %s <> ''"
         if stream == "user_profile"
-        else "select count(*) from crm.event_rows e join crm.event_streams s using (stream_id) where s.tenant = %s and s.stream = %s"
+        else "select count(*) from crm.event_rows e join crm.event_streams s using (stream_id)"
+        " where s.tenant = %s and s.stream = %s"
     )
     row = connection.execute(query, (tenant, stream)).fetchone()
     assert row is not None

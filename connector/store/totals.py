@@ -17,12 +17,13 @@ _STAGE: Final = """
     create temporary table if not exists stage_totals (
         player_id bigint, currency text, deposited numeric, deposit_count bigint, withdrawn numeric,
         withdrawal_count bigint, wagered numeric, bet_count bigint, won numeric, deposited_base bigint,
-        withdrawn_base bigint, wagered_base bigint, won_base bigint, bets bigint, first_at timestamptz, last_at timestamptz,
-        last_bet_at timestamptz, last_deposit_at timestamptz
+        withdrawn_base bigint, wagered_base bigint, won_base bigint, bets bigint,
+        first_at timestamptz, last_at timestamptz, last_bet_at timestamptz, last_deposit_at timestamptz
     ) on commit delete rows
 """
 _ADD_MONEY: Final = """
-    insert into crm.player_money as m (player_id, currency, deposited, deposit_count, withdrawn, withdrawal_count, wagered, bet_count, won)
+    insert into crm.player_money as m
+        (player_id, currency, deposited, deposit_count, withdrawn, withdrawal_count, wagered, bet_count, won)
     select player_id, currency, deposited, deposit_count, withdrawn, withdrawal_count, wagered, bet_count, won
     from pg_temp.stage_totals where currency is not null order by player_id, currency
     on conflict (player_id, currency) do update set
@@ -35,7 +36,8 @@ _ADD_BASE: Final = """
         total_deposited = total_deposited + t.deposited, total_withdrawn = total_withdrawn + t.withdrawn,
         total_wagered = total_wagered + t.wagered, total_won = total_won + t.won, bet_count = p.bet_count + t.bets,
         first_seen_at = least(first_seen_at, t.first_at), last_seen_at = greatest(last_seen_at, t.last_at),
-        last_bet_at = greatest(p.last_bet_at, t.last_bet_at), last_deposit_at = greatest(p.last_deposit_at, t.last_deposit_at)
+        last_bet_at = greatest(p.last_bet_at, t.last_bet_at),
+        last_deposit_at = greatest(p.last_deposit_at, t.last_deposit_at)
     from (
         select player_id, sum(deposited_base) deposited, sum(withdrawn_base) withdrawn, sum(wagered_base) wagered,
                sum(won_base) won, sum(bets) bets, min(first_at) first_at, max(last_at) last_at,
@@ -46,7 +48,7 @@ _ADD_BASE: Final = """
 
 
 def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, counted: bool = False) -> None:
-    """Add ledger rows (see `sums`) to their players; `counted`: only their money was missing, the bets count already."""
+    """Add ledger rows (see `sums`) to their players; `counted`: only their money was missing, the bets are counted."""
     if rows.is_empty():
         return
     added = sums(rows)
@@ -60,7 +62,7 @@ def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, counted: boo
 def sums(rows: pl.DataFrame) -> pl.DataFrame:
     """Return what ledger rows add to each (player, currency), columns in the order of the staging table. Pure.
 
-    Rows have player_id, currency, effect (signed code), native, native_stake, amount_base, stake_base, occurred_at. A
+    Rows have player_id, currency, play, effect (signed code), native, native_stake, amount_base, stake_base, occurred_at. A
     bet counts once: where it is placed, or where its only row settles it (stake); a rollback takes it back.
     """
     sign = pl.col("effect").sign().cast(pl.Int64)
@@ -81,7 +83,7 @@ def sums(rows: pl.DataFrame) -> pl.DataFrame:
         withdrawn_base=base.filter(withdrawn).sum(),
         wagered_base=base.filter(wagered).sum() + pl.col("stake_base").sum(),
         won_base=base.filter(won).sum(),
-        bets=bets,
+        bets=pl.when(pl.col("play").any()).then(0).otherwise(bets),
         first_at=pl.col("occurred_at").min(),
         last_at=pl.col("occurred_at").max(),
         last_bet_at=pl.col("occurred_at").filter((wagered & (pl.col("effect") > 0)) | staked).max(),

@@ -73,14 +73,23 @@ def _bound(stream: str, columns: Sequence[str], /, **settings: Any) -> Binding:
     return bind(STREAMS[stream], config.Stream(**settings), dict.fromkeys(columns, "text"), view=stream)
 
 
-def _normalise(stream: str, rows: Sequence[dict[str, str | None]], /, *, context: Context | None = None, **settings: Any) -> Normalised:
+def _normalise(
+    stream: str, rows: Sequence[dict[str, str | None]], /, *, context: Context | None = None, **settings: Any
+) -> Normalised:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     page = pl.DataFrame(list(rows), schema=dict.fromkeys(columns, pl.String))
     return STREAMS[stream].normalise(page, _bound(stream, columns, **settings), context or Context())
 
 
 def _profiles(*rows: dict[str, Any]) -> pl.DataFrame:
-    base = {"brand_id": "kaasino", "external_id": "007", "status": "active", "status_raw": "ACTIVE", "history": False, "traits": "{}"}
+    base = {
+        "brand_id": "kaasino",
+        "external_id": "007",
+        "status": "active",
+        "status_raw": "ACTIVE",
+        "history": False,
+        "traits": "{}",
+    }
     return pl.DataFrame([dict.fromkeys(PROFILES) | base | row for row in rows], schema=PROFILES)
 
 

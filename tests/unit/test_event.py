@@ -16,7 +16,9 @@ EXAMPLES: Final = settings(max_examples=80, deadline=None)
 parts = st.text(alphabet='\\|"a1 ', max_size=5) | st.text(max_size=5)
 #: A value that begins with this is broken today, see the test below the property.
 BROKEN: Final = ":null,"
-values = st.none() | (st.text() | st.text(alphabet='":nul,{}[]\\\n\t\x00\x1f\x7f\u2028', max_size=12)).filter(lambda text: not text.startswith(BROKEN))
+values = st.none() | (st.text() | st.text(alphabet='":nul,{}[]\\\n\t\x00\x1f\x7f\u2028', max_size=12)).filter(
+    lambda text: not text.startswith(BROKEN)
+)
 
 
 def encoded(rows: list[dict[str, str | None]], names: list[str]) -> list[str]:
@@ -24,7 +26,11 @@ def encoded(rows: list[dict[str, str | None]], names: list[str]) -> list[str]:
 
 
 @EXAMPLES
-@given(st.sampled_from([1, 2, 3]).flatmap(lambda width: st.lists(st.tuples(*[parts] * width), min_size=2, max_size=30, unique=True)))
+@given(
+    st.sampled_from([1, 2, 3]).flatmap(
+        lambda width: st.lists(st.tuples(*[parts] * width), min_size=2, max_size=30, unique=True)
+    )
+)
 def test_different_rows_never_share_a_key(rows: list[tuple[str, ...]]) -> None:
     """Joining key columns is injective, whatever bars and backslashes they hold."""
     names = [f"c{index}" for index in range(len(rows[0]))]
@@ -38,7 +44,7 @@ def test_a_single_key_column_is_the_key_itself() -> None:
 
 
 @EXAMPLES
-@given(st.lists(st.fixed_dictionaries({name: values for name in ("first", "b", "last")}), min_size=1, max_size=20))
+@given(st.lists(st.fixed_dictionaries(dict.fromkeys(("first", "b", "last"), values)), min_size=1, max_size=20))
 def test_properties_are_the_values_without_the_nulls(rows: list[dict[str, str | None]]) -> None:
     """Decoding a row's properties gives its columns back, quotes and control characters included."""
     expected = [{name: value for name, value in row.items() if value is not None} for row in rows]
@@ -46,7 +52,9 @@ def test_properties_are_the_values_without_the_nulls(rows: list[dict[str, str | 
 
 
 @pytest.mark.parametrize("text", [":null,", ":null,x", ':null,"'])
-@pytest.mark.xfail(strict=True, reason="the closing quote of a key and the opening one of its value are taken for a name of a null")
+@pytest.mark.xfail(
+    strict=True, reason="the closing quote of a key and the opening one of its value are taken for a name of a null"
+)
 def test_a_value_that_looks_like_a_null_stays_a_value(text: str) -> None:
     """No text that a player or an operator can write breaks the JSON of a row."""
     assert [json.loads(found) for found in encoded([{"a": text, "b": "1"}], ["a", "b"])] == [{"a": text, "b": "1"}]
@@ -65,7 +73,9 @@ def test_the_ulid_is_the_documented_formula() -> None:
 
 @EXAMPLES
 @given(st.integers(-(2**40), 2**47), st.tuples(*[st.text(alphabet="abc|1", max_size=6)] * 7), st.integers(0, 6))
-def test_a_ulid_is_stable_and_every_part_of_the_identity_counts(milliseconds: int, identity: tuple[str, ...], part: int) -> None:
+def test_a_ulid_is_stable_and_every_part_of_the_identity_counts(
+    milliseconds: int, identity: tuple[str, ...], part: int
+) -> None:
     """26 characters, the first 0 to 7, the same for the same event and another for any other."""
     other = (*identity[:part], identity[part] + "x", *identity[part + 1 :])
     first = ulid(milliseconds, identity)

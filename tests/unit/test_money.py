@@ -14,8 +14,14 @@ from connector.money import AMOUNT_LIMIT, Rates, plain, scale
 
 EXAMPLES: Final = settings(max_examples=80, deadline=None)
 EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
-amounts = st.decimals(0, AMOUNT_LIMIT - 1, places=8) | st.decimals(0, 10, places=3) | st.integers(0, 10**6).map(lambda n: Decimal(n) / 1000)
-rates = st.decimals(Decimal("0.0000000001"), 1000, places=10) | st.sampled_from([Decimal(1), Decimal("0.5"), Decimal("1.17")])
+amounts = (
+    st.decimals(0, AMOUNT_LIMIT - 1, places=8)
+    | st.decimals(0, 10, places=3)
+    | st.integers(0, 10**6).map(lambda n: Decimal(n) / 1000)
+)
+rates = st.decimals(Decimal("0.0000000001"), 1000, places=10) | st.sampled_from(
+    [Decimal(1), Decimal("0.5"), Decimal("1.17")]
+)
 
 
 def subunits(rows: list[tuple[Decimal, str]], table: Rates) -> list[int | None]:
@@ -29,14 +35,19 @@ def subunits(rows: list[tuple[Decimal, str]], table: Rates) -> list[int | None]:
 @example([Decimal(1), Decimal(3)], Decimal("0.005"), "EUR")
 def test_subunits_are_what_decimal_arithmetic_gives(values: list[Decimal], rate: Decimal, base: str) -> None:
     """Amount times rate, rounded half to even to the base currency's subunit, without a float anywhere."""
-    expected = [int(EXACT.quantize(EXACT.multiply(value, rate), Decimal(1).scaleb(-scale(base))).scaleb(scale(base))) for value in values]
+    expected = [
+        int(EXACT.quantize(EXACT.multiply(value, rate), Decimal(1).scaleb(-scale(base))).scaleb(scale(base)))
+        for value in values
+    ]
     assert subunits([(value, "XTS") for value in values], Rates(base, {"XTS": rate})) == expected
 
 
 def test_without_a_rate_there_is_no_base_amount() -> None:
     """Play money and unknown currencies give null, never one to one; the base currency itself counts one."""
     table = Rates("EUR", {"GBP": Decimal("1.17")})
-    assert subunits([(Decimal(5), "FUN"), (Decimal(5), "eur"), (Decimal(5), ""), (Decimal(5), "EUR"), (Decimal(5), "GBP")], table) == [
+    assert subunits(
+        [(Decimal(5), "FUN"), (Decimal(5), "eur"), (Decimal(5), ""), (Decimal(5), "EUR"), (Decimal(5), "GBP")], table
+    ) == [
         None,
         None,
         None,
@@ -47,9 +58,13 @@ def test_without_a_rate_there_is_no_base_amount() -> None:
 
 def test_a_row_without_a_currency_has_no_base_amount() -> None:
     """A null currency or amount stays null."""
-    frame = pl.DataFrame({"amount": [Decimal(1), None], "currency": [None, "EUR"]}, schema={"amount": AMOUNT, "currency": pl.String})
+    frame = pl.DataFrame(
+        {"amount": [Decimal(1), None], "currency": [None, "EUR"]}, schema={"amount": AMOUNT, "currency": pl.String}
+    )
     table = Rates("EUR", {})
-    assert frame.select(table.subunits(pl.col("amount"), table.expression(pl.col("currency")))).to_series().to_list() == [None, None]
+    assert frame.select(
+        table.subunits(pl.col("amount"), table.expression(pl.col("currency")))
+    ).to_series().to_list() == [None, None]
 
 
 def test_a_configured_rate_of_the_base_wins_over_one() -> None:
@@ -58,7 +73,9 @@ def test_a_configured_rate_of_the_base_wins_over_one() -> None:
 
 
 @pytest.mark.parametrize(("base", "rate"), [("VND", "2500000000"), ("BTC", "1")])
-@pytest.mark.xfail(strict=True, reason="amount * rate, or the step to subunits, overflows Decimal(38, 18) and fails the whole page")
+@pytest.mark.xfail(
+    strict=True, reason="amount * rate, or the step to subunits, overflows Decimal(38, 18) and fails the whole page"
+)
 def test_an_amount_too_large_for_the_total_has_no_base_amount(base: str, rate: str) -> None:
     """The greatest amount at the greatest rate is either exact or null: it never fails a page and never wraps."""
     amount = Decimal(AMOUNT_LIMIT - 1)
@@ -67,16 +84,27 @@ def test_an_amount_too_large_for_the_total_has_no_base_amount(base: str, rate: s
 
 
 @EXAMPLES
-@given(st.lists(st.decimals(-(10**13), 10**13, places=18) | st.integers(-(10**13), 10**13).map(Decimal), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.decimals(-(10**13), 10**13, places=18) | st.integers(-(10**13), 10**13).map(Decimal), min_size=1, max_size=20
+    )
+)
 @example([Decimal(0), Decimal(100), Decimal("0.10"), Decimal("-0.5")])
 def test_plain_texts_are_exact_and_short(values: list[Decimal]) -> None:
     """A plain text is the same number without an exponent or trailing zeros."""
-    texts = pl.DataFrame({"amount": values}, schema={"amount": AMOUNT}).select(plain(pl.col("amount"))).to_series().to_list()
+    texts = (
+        pl.DataFrame({"amount": values}, schema={"amount": AMOUNT})
+        .select(plain(pl.col("amount")))
+        .to_series()
+        .to_list()
+    )
     assert [Decimal(text) for text in texts] == values
     assert all("e" not in text.lower() and not ("." in text and text.endswith(("0", "."))) for text in texts)
 
 
-@pytest.mark.parametrize(("currency", "places"), [("EUR", 2), ("USD", 2), ("JPY", 0), ("KWD", 3), ("USDT", 6), ("BTC", 8), ("XXX", 2)])
+@pytest.mark.parametrize(
+    ("currency", "places"), [("EUR", 2), ("USD", 2), ("JPY", 0), ("KWD", 3), ("USDT", 6), ("BTC", 8), ("XXX", 2)]
+)
 def test_scale_is_the_smallest_unit(currency: str, places: int) -> None:
     """ISO 4217 for money, UCRM's scales for crypto."""
     assert scale(currency) == places

@@ -9,7 +9,18 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from connector.position import EARLIEST, LATEST, SECOND, IdHorizon, cursor_text, epoch_unit, is_history, mark_of, tick_of, time_horizon
+from connector.position import (
+    EARLIEST,
+    LATEST,
+    SECOND,
+    IdHorizon,
+    cursor_text,
+    epoch_unit,
+    is_history,
+    mark_of,
+    tick_of,
+    time_horizon,
+)
 from connector.streams.values import instant
 
 EXAMPLES: Final = settings(max_examples=80, deadline=None)
@@ -30,7 +41,11 @@ def microseconds(moment: datetime) -> int:
 def written(draw: st.DrawFn) -> tuple[str, datetime]:
     """One instant in a writing that a source may use, and the instant itself at that writing's precision."""
     moment = draw(instants)
-    style = draw(st.sampled_from(["naive", "iso_z", "offset", "short_fraction", "compact_offset", "spaced_offset", "seconds", "date"]))
+    style = draw(
+        st.sampled_from(
+            ["naive", "iso_z", "offset", "short_fraction", "compact_offset", "spaced_offset", "seconds", "date"]
+        )
+    )
     local = moment.astimezone(timezone(timedelta(minutes=draw(offsets))))
     if style == "naive":
         return f"{moment:%Y-%m-%d %H:%M:%S.%f}", moment
@@ -71,7 +86,9 @@ def test_a_text_has_one_instant_whoever_reads_it(values: list[tuple[str, datetim
 
 
 @pytest.mark.parametrize("text", ["-63158400000", "63072000000", "18446400000"])
-@pytest.mark.xfail(strict=True, reason="11 digits of milliseconds (1966-11 to 1973-03) are taken for seconds, years from 3968 on")
+@pytest.mark.xfail(
+    strict=True, reason="11 digits of milliseconds (1966-11 to 1973-03) are taken for seconds, years from 3968 on"
+)
 def test_epoch_milliseconds_around_1970_are_not_taken_for_seconds(text: str) -> None:
     """The guide writes birth dates as epoch milliseconds: players born around 1970 have eleven digits."""
     born = pl.DataFrame({"text": [text]}).select(instant(pl.col("text"))).item()
@@ -83,12 +100,16 @@ def test_epoch_milliseconds_around_1970_are_not_taken_for_seconds(text: str) -> 
 def test_every_spelling_of_utc_is_read(suffix: str, request: pytest.FixtureRequest) -> None:
     """A zone written as UTC, Z or a zero offset is UTC for the normalisers."""
     if suffix == " UTC":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the T of UTC is replaced by a space before the suffix is looked for"))
+        request.applymarker(
+            pytest.mark.xfail(strict=True, reason="the T of UTC is replaced by a space before the suffix is looked for")
+        )
     parsed = pl.DataFrame({"text": [f"2026-03-01 10:00:00{suffix}"]}).select(instant(pl.col("text"))).item()
     assert parsed == datetime(2026, 3, 1, 10, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2026-02-30", "2026-13-01 00:00:00", "infinity", "1e9", "2026-03-01 25:00:00", "12.5"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "2026-02-30", "2026-13-01 00:00:00", "infinity", "1e9", "2026-03-01 25:00:00", "12.5"]
+)
 def test_what_is_no_instant_is_null(text: str) -> None:
     """A text that names no instant parses to nothing, never to a guess."""
     assert pl.DataFrame({"text": [text]}).select(instant(pl.col("text"))).item() is None
@@ -96,21 +117,33 @@ def test_what_is_no_instant_is_null(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "mark"),
-    [("infinity", LATEST), ("10000-01-01 00:00:00", LATEST), ("-infinity", EARLIEST), ("0044-03-15 00:00:00 BC", EARLIEST)],
+    [
+        ("infinity", LATEST),
+        ("10000-01-01 00:00:00", LATEST),
+        ("-infinity", EARLIEST),
+        ("0044-03-15 00:00:00 BC", EARLIEST),
+    ],
 )
 def test_a_time_beyond_the_calendar_is_earliest_or_latest(text: str, mark: int) -> None:
     """Times that no calendar here can hold still have a side."""
     assert mark_of(text, "time") == mark
 
 
-@pytest.mark.parametrize(("text", "mark"), [("0", 0), ("42", 42), ("-7", -7), ("9223372036854775808", 2**63), ("12.000", 12)])
+@pytest.mark.parametrize(
+    ("text", "mark"), [("0", 0), ("42", 42), ("-7", -7), ("9223372036854775808", 2**63), ("12.000", 12)]
+)
 def test_the_mark_of_an_id_is_the_id(text: str, mark: int) -> None:
     """Ids count as themselves, beyond 64 bits too."""
     assert mark_of(text, "id") == mark
 
 
 @EXAMPLES
-@given(recent, st.sampled_from(["2026-01-01 00:00:00", "2026-01-01 00:00:00.5+00", "2026-01-01", "1700000000", "1700000000000", "1" * 16]))
+@given(
+    recent,
+    st.sampled_from(
+        ["2026-01-01 00:00:00", "2026-01-01 00:00:00.5+00", "2026-01-01", "1700000000", "1700000000000", "1" * 16]
+    ),
+)
 @example(datetime(1999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "2026-01-01T00:00:00Z")
 def test_an_instant_is_written_the_way_the_source_writes(moment: datetime, like: str) -> None:
     """cursor_text gives back the mark it was made from, at the precision of the source's own writing."""

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 #: UCRM's required properties beside amount and currency, which are columns.
-REQUIRED: Final = {"bet_placed": {"bet_id", "game_id", "game_category"}, "bet_settled": {"bet_id", "game_id", "game_category", "payout", "outcome"}}
+REQUIRED: Final = {
+    "bet_placed": {"bet_id", "game_id", "game_category"},
+    "bet_settled": {"bet_id", "game_id", "game_category", "payout", "outcome"},
+}
 CURSOR: Final = {"column": "bet_date", "kind": "time"}
 
 
@@ -49,7 +52,14 @@ def totals(events: Sequence[dict[str, Any]]) -> dict[str, Decimal]:
 
 def test_a_bet_becomes_bet_placed(event: Callable[..., Any]) -> None:
     """The stake is the amount, it is wagered, and the bet id is the transaction id."""
-    found = event(round_id="r-9", game_category="Slots", game_provider="Acme", bet_amount_real="2.00", bet_amount_bonus="0.5", is_free_bet="1")
+    found = event(
+        round_id="r-9",
+        game_category="Slots",
+        game_provider="Acme",
+        bet_amount_real="2.00",
+        bet_amount_bonus="0.5",
+        is_free_bet="1",
+    )
     properties = found.pop("properties")
     assert found == {
         "brand_id": "kaasino",
@@ -79,12 +89,25 @@ def test_a_bet_becomes_bet_placed(event: Callable[..., Any]) -> None:
     }
 
 
-@pytest.mark.parametrize(("win", "outcome", "payout"), [("7.50", "won", "7.5"), ("0", "lost", "0"), ("0.00", "lost", "0")])
-def test_a_win_row_is_settled_and_its_stake_is_never_wagered(win: str, outcome: str, payout: str, event: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("win", "outcome", "payout"), [("7.50", "won", "7.5"), ("0", "lost", "0"), ("0.00", "lost", "0")]
+)
+def test_a_win_row_is_settled_and_its_stake_is_never_wagered(
+    win: str, outcome: str, payout: str, event: Callable[..., Any]
+) -> None:
     """The stake repeated on a win row is a property, not a total."""
     found = event(type="WIN", win_amount=win)
-    assert (found["name"], found["effect"], found["amount"], found["stake"]) == ("bet_settled", "won", Decimal(win), None)
-    assert (found["properties"]["outcome"], found["properties"]["payout"], found["properties"]["bet_amount"]) == (outcome, payout, "2.5")
+    assert (found["name"], found["effect"], found["amount"], found["stake"]) == (
+        "bet_settled",
+        "won",
+        Decimal(win),
+        None,
+    )
+    assert (found["properties"]["outcome"], found["properties"]["payout"], found["properties"]["bet_amount"]) == (
+        outcome,
+        payout,
+        "2.5",
+    )
 
 
 def test_a_loss_row_is_settled_for_nothing(event: Callable[..., Any]) -> None:
@@ -105,10 +128,17 @@ def test_a_loss_row_is_settled_for_nothing(event: Callable[..., Any]) -> None:
         ({"type": "rollback_bet", "is_rollback": "1"}, "wagered", "bet", "2.5"),
     ],
 )
-def test_a_rollback_takes_back_what_its_kind_added(changes: dict[str, str], effect: str, of: str, amount: str, event: Any) -> None:
+def test_a_rollback_takes_back_what_its_kind_added(
+    changes: dict[str, str], effect: str, of: str, amount: str, event: Any
+) -> None:
     """By its own type or by a flag, a rollback is negative in the total of what it takes back."""
     found = event(**changes)
-    assert (found["name"], found["effect"], found["sign"], found["amount"]) == ("custom_bet_rolled_back", effect, -1, Decimal(amount))
+    assert (found["name"], found["effect"], found["sign"], found["amount"]) == (
+        "custom_bet_rolled_back",
+        effect,
+        -1,
+        Decimal(amount),
+    )
     assert found["properties"]["rollback_of"] == of
     assert "outcome" not in found["properties"]
 
@@ -133,7 +163,9 @@ def test_win_per_bet_takes_both_totals_from_one_row(win: str, outcome: str, even
 def test_win_per_bet_rolls_both_totals_back(event: Callable[..., Any]) -> None:
     """A rolled-back row takes stake and win back together."""
     row = {"without": ("type",), "win_amount": "7.5"}
-    assert totals([event("casino_bets", "win_per_bet", **row), event("casino_bets", "win_per_bet", **row, is_rollback="1")]) == {
+    assert totals(
+        [event("casino_bets", "win_per_bet", **row), event("casino_bets", "win_per_bet", **row, is_rollback="1")]
+    ) == {
         "wagered": Decimal(0),
         "won": Decimal(0),
     }
@@ -160,7 +192,12 @@ def test_win_per_bet_rolls_both_totals_back(event: Callable[..., Any]) -> None:
     ],
 )
 def test_a_bad_row_is_refused_with_reason_and_field(
-    mode: str, changes: dict[str, str | None], field: str, reason: str, normalise: Callable[..., Any], row: Callable[..., Any]
+    mode: str,
+    changes: dict[str, str | None],
+    field: str,
+    reason: str,
+    normalise: Callable[..., Any],
+    row: Callable[..., Any],
 ) -> None:
     """The row is refused, with its bet id and the payload as the source wrote it."""
     changed = row("casino_bets", **changes)
@@ -177,7 +214,11 @@ def test_a_bad_row_is_refused_with_reason_and_field(
         ({"win_amount_real": "much"}, "win_amount_real", "not a finite number of at most 20 digits"),
         ({"is_free_bet": "perhaps"}, "is_free_bet", "not a boolean"),
         ({"type": "bet", "win_amount": "n/a"}, "win_amount", "not a finite number of at most 20 digits"),
-        ({"type": "win", "win_amount": "1", "bet_amount": "n/a"}, "bet_amount", "not a finite number of at most 20 digits"),
+        (
+            {"type": "win", "win_amount": "1", "bet_amount": "n/a"},
+            "bet_amount",
+            "not a finite number of at most 20 digits",
+        ),
     ],
 )
 def test_a_bad_optional_value_costs_itself(
@@ -190,9 +231,17 @@ def test_a_bad_optional_value_costs_itself(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"type": "win", "win_amount": "1", "bet_amount": "-2.5"}, {"type": "bet", "win_amount": "-1"}, {"type": "loss", "bet_amount": "1e13"}]
+    "changes",
+    [
+        {"type": "win", "win_amount": "1", "bet_amount": "-2.5"},
+        {"type": "bet", "win_amount": "-1"},
+        {"type": "loss", "bet_amount": "1e13"},
+    ],
 )
-@pytest.mark.xfail(strict=True, reason="an optional amount that is negative or too large costs the row, one that is no number only itself")
+@pytest.mark.xfail(
+    strict=True,
+    reason="an optional amount that is negative or too large costs the row, one that is no number only itself",
+)
 def test_a_repeated_amount_that_is_unusable_costs_itself(changes: dict[str, str], event: Callable[..., Any]) -> None:
     """The stake shown on a win row is optional there: whatever is wrong with it must not lose the win."""
     assert event(**changes)["name"]
@@ -210,7 +259,9 @@ def test_a_repeated_amount_that_is_unusable_costs_itself(changes: dict[str, str]
         (None, "other", None),
     ],
 )
-def test_a_category_is_one_of_ucrms_and_the_word_is_kept(written: str | None, category: str, raw: str | None, event: Any) -> None:
+def test_a_category_is_one_of_ucrms_and_the_word_is_kept(
+    written: str | None, category: str, raw: str | None, event: Any
+) -> None:
     """The closed list, any case; what differs stays beside it."""
     properties = event(game_category=written)["properties"]
     assert (properties["game_category"], properties.get("game_category_raw")) == (category, raw)
@@ -218,7 +269,11 @@ def test_a_category_is_one_of_ucrms_and_the_word_is_kept(written: str | None, ca
 
 def test_types_may_be_codes(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
     """values: {type: {"1": bet, "2": win}} reads an integer type."""
-    rows = [row("casino_bets", type="1"), row("casino_bets", id="1002", type="2", win_amount="3"), row("casino_bets", id="1003", type="9")]
+    rows = [
+        row("casino_bets", type="1"),
+        row("casino_bets", id="1002", type="2", win_amount="3"),
+        row("casino_bets", id="1003", type="9"),
+    ]
     found = normalise("casino_bets", rows, values={"type": {"1": "bet", "2": "win"}})
     assert found.events["name"].to_list() == ["bet_placed", "bet_settled"]
     assert found.rejections["reason"].to_list() == ["not a known value"]
@@ -231,13 +286,22 @@ def test_a_bet_without_a_bet_id_is_named_by_its_row_key(normalise: Callable[...,
     assert json.loads(found["properties"][0])["bet_id"] == "1001"
 
 
-def test_bet_and_win_of_one_bet_have_two_keys_without_an_id(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
+def test_bet_and_win_of_one_bet_have_two_keys_without_an_id(
+    normalise: Callable[..., Any], row: Callable[..., Any]
+) -> None:
     """(bet_id, type) tells the rows of one bet apart."""
     rows = [row("casino_bets", without=("id",)), row("casino_bets", without=("id",), type="win", win_amount="1")]
     assert normalise("casino_bets", rows, cursor=CURSOR).events["key"].to_list() == ["b-1|bet", "b-1|win"]
 
 
-def test_history_of_ids_is_what_lies_at_or_below_the_head(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
+def test_history_of_ids_is_what_lies_at_or_below_the_head(
+    normalise: Callable[..., Any], row: Callable[..., Any]
+) -> None:
     """Ids compare as numbers, not as texts, beyond 64 bits too."""
     rows = [row("casino_bets", id=text) for text in ("999", "1000", "1001", str(2**64))]
-    assert normalise("casino_bets", rows, context=Context(history_until=1000)).events["history"].to_list() == [True, True, False, False]
+    assert normalise("casino_bets", rows, context=Context(history_until=1000)).events["history"].to_list() == [
+        True,
+        True,
+        False,
+        False,
+    ]

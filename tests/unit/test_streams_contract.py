@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: (stream, mode) for every shape of every view.
-SHAPES: Final = [(stream, mode) for stream, contract in STREAMS.items() for mode in (contract.modes or (None,)) if mode != "wins"] + [
-    ("casino_wins", None)
-]
+SHAPES: Final = [
+    (stream, mode) for stream, contract in STREAMS.items() for mode in (contract.modes or (None,)) if mode != "wins"
+] + [("casino_wins", None)]
 ALIASES: Final = [
     (stream, mode, column.name, alias, column.aliases[: column.aliases.index(alias)])
     for stream, mode in SHAPES
@@ -40,15 +40,17 @@ def refused(stream: str, columns: list[str], /, **settings: Any) -> str:
 
 
 @pytest.mark.parametrize(("stream", "mode"), SHAPES)
-def test_a_view_with_the_contracts_own_names_binds(stream: str, mode: str | None, bound: Callable[..., Binding]) -> None:
+def test_a_view_with_the_contracts_own_names_binds(
+    stream: str, mode: str | None, bound: Callable[..., Binding]
+) -> None:
     """Every column finds itself; cursor and key come first in what a page reads, and nothing is read twice."""
     columns = full(stream, mode)
     binding = bound(stream, columns, mode=mode)
     assert all(binding.columns[name] == name for name in binding.columns)
     assert set(columns) - {"id"} == set(binding.columns)
-    assert binding.selected[: 1 + len(binding.key)] == tuple(dict.fromkeys((binding.cursor, *binding.key)))[: 1 + len(binding.key)] or (
-        binding.key == (binding.cursor,)
-    )
+    assert binding.selected[: 1 + len(binding.key)] == tuple(dict.fromkeys((binding.cursor, *binding.key)))[
+        : 1 + len(binding.key)
+    ] or (binding.key == (binding.cursor,))
     assert len(set(binding.selected)) == len(binding.selected)
     assert (binding.stream, binding.view) == (stream, stream)
 
@@ -84,7 +86,18 @@ def test_a_rename_replaces_name_and_aliases(bound: Callable[..., Binding]) -> No
 
 def test_the_design_example_of_bets_binds(bound: Callable[..., Binding]) -> None:
     """The documented configuration of casino_bets works as written."""
-    columns = ["id", "ext_brand_id", "user_ext_id", "type", "bet_date", "stake", "win_amount", "game_name", "game_id", "round_id"]
+    columns = [
+        "id",
+        "ext_brand_id",
+        "user_ext_id",
+        "type",
+        "bet_date",
+        "stake",
+        "win_amount",
+        "game_name",
+        "game_id",
+        "round_id",
+    ]
     binding = bound(
         "casino_bets",
         columns,
@@ -140,7 +153,9 @@ def test_a_configured_key_must_be_there_whole() -> None:
         ("user_profile", {"id"}, ("ext_brand_id", "user_ext_id")),
     ],
 )
-def test_the_first_key_that_exists_is_taken(stream: str, without: set[str], key: tuple[str, ...], bound: Callable[..., Binding]) -> None:
+def test_the_first_key_that_exists_is_taken(
+    stream: str, without: set[str], key: tuple[str, ...], bound: Callable[..., Binding]
+) -> None:
     """Keys are tried in the contract's order."""
     assert bound(stream, [name for name in full(stream, None) if name not in without]).key == key
 
@@ -166,7 +181,9 @@ def test_a_cursor_may_be_named_by_contract_or_by_view(bound: Callable[..., Bindi
         assert bound("deposits", columns, **settings).cursor == "closed_at"
 
 
-@pytest.mark.parametrize(("stream", "mode"), [("deposits", "separate"), ("user_profile", "single_table"), ("casino_wins", "win_per_bet")])
+@pytest.mark.parametrize(
+    ("stream", "mode"), [("deposits", "separate"), ("user_profile", "single_table"), ("casino_wins", "win_per_bet")]
+)
 def test_a_mode_that_a_stream_does_not_have_is_refused(stream: str, mode: str) -> None:
     """Modes belong to streams."""
     assert mode in refused(stream, full(stream, None), mode=mode)
@@ -177,7 +194,9 @@ def test_the_first_mode_is_the_default(bound: Callable[..., Binding]) -> None:
     assert bound("casino_bets", full("casino_bets", "single_table")).mode == "single_table"
 
 
-@pytest.mark.xfail(strict=True, reason="`type` is not required: the view binds, and the first page fails on the column bad:type")
+@pytest.mark.xfail(
+    strict=True, reason="`type` is not required: the view binds, and the first page fails on the column bad:type"
+)
 def test_one_table_of_bets_needs_a_type() -> None:
     """Without `type` bets and wins of a single table can't be told apart."""
     assert "type" in refused("casino_bets", [name for name in full("casino_bets", "single_table") if name != "type"])
@@ -185,7 +204,9 @@ def test_one_table_of_bets_needs_a_type() -> None:
 
 @pytest.mark.parametrize("extra", [["timezone"], ["vip", "vip"], ["VIP", "vip"]])
 @pytest.mark.xfail(strict=True, reason="the same trait twice: every page of users fails on a duplicate column")
-def test_an_extra_column_that_is_named_twice_costs_nothing(extra: list[str], normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
+def test_an_extra_column_that_is_named_twice_costs_nothing(
+    extra: list[str], normalise: Callable[..., Any], row: Callable[..., Any]
+) -> None:
     """An extra column may repeat an optional column of the contract, or itself."""
     rows = [row("user_profile", timezone="Europe/Madrid", vip="1")]
     assert normalise("user_profile", rows, extra=extra).profiles.height == 1

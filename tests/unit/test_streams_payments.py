@@ -40,14 +40,23 @@ def rejected(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable
     """Return a function from changed columns to what was reported: (field, reason, row kept)."""
 
     def report(stream: str, **changes: Any) -> list[tuple[str, str, bool]]:
-        return list(normalise(stream, [row(stream, **changes)]).rejections.select("field", "reason", "kept").iter_rows())
+        return list(
+            normalise(stream, [row(stream, **changes)]).rejections.select("field", "reason", "kept").iter_rows()
+        )
 
     return report
 
 
 def test_a_deposit_becomes_deposit_confirmed(event: Callable[..., Any]) -> None:
     """Identity, key, business time, exact amount, effect and properties of the simplest deposit."""
-    found = event("deposits", currency="gbp", deposit_method="PaySafe", provider_name="paysafe", deposit_code="SPRING", real_balance="1.50")
+    found = event(
+        "deposits",
+        currency="gbp",
+        deposit_method="PaySafe",
+        provider_name="paysafe",
+        deposit_code="SPRING",
+        real_balance="1.50",
+    )
     assert found == {
         "brand_id": "kaasino",
         "external_id": "007",
@@ -60,16 +69,31 @@ def test_a_deposit_becomes_deposit_confirmed(event: Callable[..., Any]) -> None:
         "effect": "deposited",
         "sign": 1,
         "stake": None,
-        "properties": {"payment_method": "PaySafe", "provider": "paysafe", "bonus_code": "SPRING", "real_balance": "1.5"},
+        "properties": {
+            "payment_method": "PaySafe",
+            "provider": "paysafe",
+            "bonus_code": "SPRING",
+            "real_balance": "1.5",
+        },
         "history": False,
     }
 
 
-@pytest.mark.parametrize(("flag", "name", "sign"), [("1", "custom_deposit_reversed", -1), ("f", "deposit_confirmed", 1), (None, "deposit_confirmed", 1)])
-def test_a_rolled_back_deposit_takes_its_amount_back(flag: str | None, name: str, sign: int, event: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("flag", "name", "sign"),
+    [("1", "custom_deposit_reversed", -1), ("f", "deposit_confirmed", 1), (None, "deposit_confirmed", 1)],
+)
+def test_a_rolled_back_deposit_takes_its_amount_back(
+    flag: str | None, name: str, sign: int, event: Callable[..., Any]
+) -> None:
     """A reversal is a row of its own, with a positive amount and the sign of a loss."""
     found = event("deposits", is_rollback=flag)
-    assert (found["name"], found["sign"], found["effect"], found["amount"]) == (name, sign, "deposited", Decimal("25.5"))
+    assert (found["name"], found["sign"], found["effect"], found["amount"]) == (
+        name,
+        sign,
+        "deposited",
+        Decimal("25.5"),
+    )
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "completed", "Success", "approved", None, ""])
@@ -119,7 +143,11 @@ def test_only_a_completed_withdrawal_adds_to_the_total(
 def test_a_view_without_a_status_shows_completed_withdrawals(event: Callable[..., Any]) -> None:
     """A view of final rows only needs no status column."""
     found = event("withdrawals", without=("withdrawal_status",))
-    assert (found["name"], found["key"], found["properties"]) == ("withdrawal_confirmed", "w-1", {"status": "COMPLETED"})
+    assert (found["name"], found["key"], found["properties"]) == (
+        "withdrawal_confirmed",
+        "w-1",
+        {"status": "COMPLETED"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +163,9 @@ def test_a_failed_withdrawal_says_why(changes: dict[str, str], reason: str | Non
     assert event("withdrawals", **changes)["properties"].get("reason") == reason
 
 
-def test_each_status_of_a_withdrawal_is_a_row_of_its_own(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
+def test_each_status_of_a_withdrawal_is_a_row_of_its_own(
+    normalise: Callable[..., Any], row: Callable[..., Any]
+) -> None:
     """The same transaction in three states has three keys and one transaction id."""
     rows = [row("withdrawals", withdrawal_status=status) for status in ("REQUESTED", "APPROVED", "COMPLETED")]
     found = normalise("withdrawals", rows).events
@@ -157,7 +187,19 @@ def test_the_operators_own_words_are_mapped(normalise: Callable[..., Any], row: 
 
 @BOTH
 @pytest.mark.parametrize(
-    "text", ["0", "0.10", " 12.50 ", "+3", "1234567.891234567891234567", "9999999999999.999999999999999999", "1e3", "1.25E-7", ".5", "5."]
+    "text",
+    [
+        "0",
+        "0.10",
+        " 12.50 ",
+        "+3",
+        "1234567.891234567891234567",
+        "9999999999999.999999999999999999",
+        "1e3",
+        "1.25E-7",
+        ".5",
+        "5.",
+    ],
 )
 def test_an_amount_is_exactly_what_the_text_says(stream: str, text: str, event: Callable[..., Any]) -> None:
     """Amounts never pass through a float: 13 digits before the point and 18 after it arrive whole."""
@@ -168,20 +210,29 @@ def test_an_amount_is_exactly_what_the_text_says(stream: str, text: str, event: 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        *((text, "not a finite number of at most 20 digits") for text in ("NaN", "Infinity", "-inf", "1,000.00", "ten", "0x10", "9" * 21)),
+        *(
+            (text, "not a finite number of at most 20 digits")
+            for text in ("NaN", "Infinity", "-inf", "1,000.00", "ten", "0x10", "9" * 21)
+        ),
         ("-0.01", "negative amount"),
         ("10000000000000", "amount too large to be true"),
         *((text, "missing") for text in (None, "")),
     ],
 )
-def test_an_amount_that_is_none_costs_the_row(stream: str, text: str | None, reason: str, normalise: Any, row: Any) -> None:
+def test_an_amount_that_is_none_costs_the_row(
+    stream: str, text: str | None, reason: str, normalise: Any, row: Any
+) -> None:
     """Refused with reason, field, transaction id, player and the row as the source wrote it."""
     changed = row(stream, **{AMOUNT_OF[stream]: text})
     found = normalise(stream, [changed])
     (rejection,) = found.rejections.to_dicts()
     assert found.events.is_empty()
     assert (rejection["reason"], rejection["field"], rejection["kept"]) == (reason, AMOUNT_OF[stream], False)
-    assert (rejection["transaction_id"], rejection["brand_id"], rejection["external_id"]) == (changed["transaction_id"], "kaasino", "007")
+    assert (rejection["transaction_id"], rejection["brand_id"], rejection["external_id"]) == (
+        changed["transaction_id"],
+        "kaasino",
+        "007",
+    )
     assert json.loads(rejection["raw"]) == changed
 
 
@@ -197,13 +248,17 @@ def test_an_amount_that_is_none_costs_the_row(stream: str, text: str | None, rea
         ("dt_finalized", "0000-00-00 00:00:00", "not a timestamp"),
     ],
 )
-def test_a_required_value_that_is_bad_costs_the_row(stream: str, column: str, text: str | None, reason: str, rejected: Any) -> None:
+def test_a_required_value_that_is_bad_costs_the_row(
+    stream: str, column: str, text: str | None, reason: str, rejected: Any
+) -> None:
     """Each required column has its own reason."""
     assert rejected(stream, **{column: text}) == [(column, reason, False)]
 
 
 @BOTH
-def test_a_bad_optional_value_costs_itself(stream: str, event: Callable[..., Any], rejected: Callable[..., Any]) -> None:
+def test_a_bad_optional_value_costs_itself(
+    stream: str, event: Callable[..., Any], rejected: Callable[..., Any]
+) -> None:
     """The event goes out without the balance, which is reported as kept."""
     assert rejected(stream, bonus_balance="lots", real_balance="2.00") == [
         ("bonus_balance", "not a finite number of at most 20 digits", True)
@@ -223,14 +278,18 @@ def test_a_bad_optional_value_costs_itself(stream: str, event: Callable[..., Any
         ("2026-03-01", datetime(2026, 3, 1, tzinfo=UTC)),
     ],
 )
-def test_business_time_is_read_in_every_writing(stream: str, text: str, moment: datetime, event: Callable[..., Any]) -> None:
+def test_business_time_is_read_in_every_writing(
+    stream: str, text: str, moment: datetime, event: Callable[..., Any]
+) -> None:
     """Aware, naive as UTC, epoch seconds or milliseconds, ISO and plain dates."""
     assert event(stream, transaction_date=text)["occurred_at"] == moment
 
 
 @BOTH
 @pytest.mark.parametrize("key", [None, ""])
-@pytest.mark.xfail(strict=True, reason="the key is not checked: a null one fails the page at the store, empty ones count as one row")
+@pytest.mark.xfail(
+    strict=True, reason="the key is not checked: a null one fails the page at the store, empty ones count as one row"
+)
 def test_a_row_without_its_key_is_refused(stream: str, key: str | None, rejected: Callable[..., Any]) -> None:
     """What can't be told apart from other rows can't be counted once."""
     ((_, _, kept),) = rejected(stream, transaction_id=key)
@@ -259,7 +318,9 @@ def test_an_empty_page_gives_empty_frames(stream: str, normalise: Callable[..., 
 
 
 @BOTH
-def test_rows_at_or_below_the_first_head_are_history(stream: str, normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
+def test_rows_at_or_below_the_first_head_are_history(
+    stream: str, normalise: Callable[..., Any], row: Callable[..., Any]
+) -> None:
     """The mark of the cursor decides, whatever writing it has."""
     rows = [row(stream, transaction_id=str(index), dt_finalized=f"2026-03-01T10:00:0{index}Z") for index in range(3)]
     context = Context(history_until=mark_of("2026-03-01 10:00:01", "time"))

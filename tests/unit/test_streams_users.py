@@ -46,7 +46,12 @@ def test_a_minimal_row_is_a_whole_profile(profile: Callable[..., Any], lost: Cal
     """The seven required columns are enough."""
     found = profile()
     assert (found["brand_id"], found["external_id"]) == ("kaasino", "007")
-    assert (found["status"], found["status_raw"], found["marketable"], found["rg_self_excluded"]) == ("active", "ACTIVE", True, False)
+    assert (found["status"], found["status_raw"], found["marketable"], found["rg_self_excluded"]) == (
+        "active",
+        "ACTIVE",
+        True,
+        False,
+    )
     assert found["registered_at"] == datetime(2025, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
     assert found["source_updated_at"] == datetime(2026, 3, 1, 10, 0, 0, 123_456, tzinfo=UTC)
     assert found["cursor"] == "2026-03-01 10:00:00.123456"
@@ -95,8 +100,18 @@ def test_an_id_stays_as_written(written: str, profile: Callable[..., Any]) -> No
         ("user_birthdate", "1985-06-01", "date_of_birth", datetime(1985, 6, 1, tzinfo=UTC)),
         ("user_birthdate", "486432000000", "date_of_birth", datetime(1985, 6, 1, tzinfo=UTC)),
         ("user_birthdate", "-315619200000", "date_of_birth", datetime(1960, 1, 1, tzinfo=UTC)),
-        ("core_registration_date", "1735787045678", "registered_at", datetime(2025, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)),
-        ("core_registration_date", "2025-01-02T05:04:05+02:00", "registered_at", datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        (
+            "core_registration_date",
+            "1735787045678",
+            "registered_at",
+            datetime(2025, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC),
+        ),
+        (
+            "core_registration_date",
+            "2025-01-02T05:04:05+02:00",
+            "registered_at",
+            datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+        ),
         ("user_country", "ua", "country", "UA"),
         ("user_email", "Ana@Example.com", "email", "Ana@Example.com"),
         ("user_first_name", 'An"a', "first_name", 'An"a'),
@@ -107,8 +122,14 @@ def test_an_id_stays_as_written(written: str, profile: Callable[..., Any]) -> No
         *(("core_user_gender", written, "gender", "m") for written in ("MALE", "m", "Male")),
         *(("core_user_gender", written, "gender", "f") for written in ("FEMALE", "F")),
         ("core_user_gender", "UNKNOWN", "gender", None),
-        *(("core_is_email_disabled_by_platform", written, "email_disabled", True) for written in ("1", "t", "true", "TRUE", "Y")),
-        *(("core_is_sms_disabled_by_platform", written, "sms_disabled", False) for written in ("0", "f", "False", "no")),
+        *(
+            ("core_is_email_disabled_by_platform", written, "email_disabled", True)
+            for written in ("1", "t", "true", "TRUE", "Y")
+        ),
+        *(
+            ("core_is_sms_disabled_by_platform", written, "sms_disabled", False)
+            for written in ("0", "f", "False", "no")
+        ),
         ("tags", '["vip","a,b"]', "tags", '["vip","a,b"]'),
         ("tags", "{vip,SE}", "tags", '["vip","SE"]'),
         ("tags", "vip, SE", "tags", '["vip","SE"]'),
@@ -154,7 +175,9 @@ def test_a_phone_is_e164_by_the_users_country_or_lost(
         ("core_user_language", None, "missing"),
         pytest.param(
             *("core_wallet_currency", "", "missing"),
-            marks=pytest.mark.xfail(strict=True, reason="an empty text in a required text column is kept, and not reported"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="an empty text in a required text column is kept, and not reported"
+            ),
         ),
         ("core_is_sms_disabled_by_platform", "maybe", "not a boolean"),
         ("core_user_gender", "robot", "not a known value"),
@@ -169,8 +192,13 @@ def test_a_bad_field_costs_itself_and_never_the_status(
     assert profile(**{column: written}, core_account_status="SELF_EXCLUDED")["status"] == "self_excluded"
 
 
-@pytest.mark.parametrize(("column", "written"), [("user_ext_id", None), ("user_ext_id", ""), ("ext_brand_id", ""), ("core_account_status", None)])
-def test_a_user_without_identity_or_status_is_refused(column: str, written: str | None, normalise: Any, row: Any) -> None:
+@pytest.mark.parametrize(
+    ("column", "written"),
+    [("user_ext_id", None), ("user_ext_id", ""), ("ext_brand_id", ""), ("core_account_status", None)],
+)
+def test_a_user_without_identity_or_status_is_refused(
+    column: str, written: str | None, normalise: Any, row: Any
+) -> None:
     """Refused with reason, field, what identity there is, and the row as the source wrote it."""
     found = normalise("user_profile", [row("user_profile", **{column: written}, user_email="ana@example.com")])
     assert found.profiles.is_empty()
@@ -180,10 +208,15 @@ def test_a_user_without_identity_or_status_is_refused(column: str, written: str 
     assert rejection["external_id"] == (None if column == "user_ext_id" else "007")
 
 
-@pytest.mark.xfail(strict=True, reason="_lost returns after the first rule that met a row of the page: the others are not reported")
+@pytest.mark.xfail(
+    strict=True, reason="_lost returns after the first rule that met a row of the page: the others are not reported"
+)
 def test_every_lost_field_of_a_page_is_reported(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
     """One user without a registration date beside one with a bad date: both are reported."""
-    rows = [row("user_profile", core_registration_date="soon"), row("user_profile", user_ext_id="8", core_registration_date=None)]
+    rows = [
+        row("user_profile", core_registration_date="soon"),
+        row("user_profile", user_ext_id="8", core_registration_date=None),
+    ]
     reasons = normalise("user_profile", rows).rejections.sort("external_id")["reason"].to_list()
     assert reasons == ["not a timestamp", "missing"]
 
@@ -199,13 +232,19 @@ def test_every_lost_field_of_a_page_is_reported(normalise: Callable[..., Any], r
         ({"cooling_off_until": "1772900000000"}, False),
     ],
 )
-def test_tags_groups_and_cooling_off_decide_marketing(changes: dict[str, str], allowed: bool, profile: Callable[..., Any]) -> None:
+def test_tags_groups_and_cooling_off_decide_marketing(
+    changes: dict[str, str], allowed: bool, profile: Callable[..., Any]
+) -> None:
     """An excluding tag or group, or a cooling-off that lasts beyond the update, makes a player unmarketable."""
     assert profile(**changes)["marketable"] is allowed
 
 
-@pytest.mark.parametrize("changes", [{"tags": "[broken"}, {"groups": "[00011"}, {"cooling_off_until": "until further notice"}])
-@pytest.mark.xfail(strict=True, reason="an unreadable tags, groups or cooling_off_until counts as none: the player stays marketable")
+@pytest.mark.parametrize(
+    "changes", [{"tags": "[broken"}, {"groups": "[00011"}, {"cooling_off_until": "until further notice"}]
+)
+@pytest.mark.xfail(
+    strict=True, reason="an unreadable tags, groups or cooling_off_until counts as none: the player stays marketable"
+)
 def test_what_may_exclude_and_cannot_be_read_excludes(changes: dict[str, str], profile: Callable[..., Any]) -> None:
     """Doubt about an exclusion is an exclusion, as with an unknown status."""
     assert profile(**changes)["marketable"] is False
@@ -213,16 +252,26 @@ def test_what_may_exclude_and_cannot_be_read_excludes(changes: dict[str, str], p
 
 def test_optional_and_extra_columns_become_traits(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
     """Extra view columns are kept under their own names, nulls left out."""
-    rows = [row("user_profile", timezone="Europe/Madrid", vip_host="A \\ \"B\"\n"), row("user_profile", user_ext_id="8", vip_host=None)]
+    rows = [
+        row("user_profile", timezone="Europe/Madrid", vip_host='A \\ "B"\n'),
+        row("user_profile", user_ext_id="8", vip_host=None),
+    ]
     traits = normalise("user_profile", rows, extra=["vip_host"]).profiles["traits"].to_list()
     assert [json.loads(text) for text in traits] == [{"timezone": "Europe/Madrid", "vip_host": 'A \\ "B"\n'}, {}]
 
 
-def test_history_is_what_lies_at_or_below_the_first_head(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
+def test_history_is_what_lies_at_or_below_the_first_head(
+    normalise: Callable[..., Any], row: Callable[..., Any]
+) -> None:
     """The cursor decides, in the source's own writing; a backfill is all history."""
     until = "2026-03-01 10:00:00.123456"
-    rows = [row("user_profile", dt_update=text) for text in ("2026-03-01 10:00:00.123455", until, "2026-03-01 10:00:00.123457")]
+    rows = [
+        row("user_profile", dt_update=text)
+        for text in ("2026-03-01 10:00:00.123455", until, "2026-03-01 10:00:00.123457")
+    ]
     context = Context(history_until=mark_of(until, "time"))
     assert normalise("user_profile", rows, context=context).profiles["history"].to_list() == [True, True, False]
-    assert normalise("user_profile", rows, context=Context(all_history=True)).profiles["history"].to_list() == [True] * 3
+    assert (
+        normalise("user_profile", rows, context=Context(all_history=True)).profiles["history"].to_list() == [True] * 3
+    )
     assert normalise("user_profile", rows).profiles["history"].to_list() == [False] * 3

@@ -1,4 +1,4 @@
-"""The first schema: players and their money, narrow event rows, checkpoints, feeds, leases, quarantine, dead letters."""
+"""The first schema: players and their money, event rows, checkpoints, feeds, leases, quarantine, dead letters."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ create table crm.players (
     stored_at timestamptz not null default now(),
     unique (tenant, brand_id, external_id)
 ) with (fillfactor = 70);
-comment on table crm.players is 'One row a casino account; totals are base-currency subunits, rates locked at event time';
+comment on table crm.players is
+    'One row a casino account; totals are base-currency subunits, rates locked at event time';
 
 create table crm.player_money (
     player_id bigint not null references crm.players,
@@ -85,6 +86,7 @@ create table crm.player_changes (
     primary key (player_id, reason)
 ) with (fillfactor = 70);
 create unique index on crm.player_changes (change_seq);
+create index on crm.player_changes (change_seq) where reason = 'exclusion';
 comment on table crm.player_changes is 'Who changed in a way that a destination can see; change_seq is commit order';
 """
 
@@ -125,8 +127,11 @@ create table crm.event_rows (
 );
 create unique index event_rows_seq on crm.event_rows (seq);
 create unique index event_rows_key on crm.event_rows (stream_id, key, name_id);
-comment on column crm.event_rows.effect is 'what amount adds to: 1 deposited, 2 withdrawn, 3 wagered, 4 won, 0 nothing; minus takes back; stake is wagered too';
-comment on table crm.event_rows is 'One row an event; transaction_id is null where it equals the key; seq is commit order';
+comment on column crm.event_rows.effect is
+    'what amount adds to: 1 deposited, 2 withdrawn, 3 wagered, 4 won, 0 nothing; '
+    'minus takes back; stake is wagered too';
+comment on table crm.event_rows is
+    'One row an event; transaction_id is null where it equals the key; seq is commit order';
 
 create view crm.events as
 select e.seq, s.tenant, s.source, s.stream, s.generation, s.brand_id, p.external_id, e.player_id,
