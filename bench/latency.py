@@ -1,21 +1,24 @@
-"""Seconds from commit at the operator to visible in the store and accepted by the API, at a steady rate of live rows."""
+"""Seconds from commit at the operator to visible in the store and accepted by the API, at a steady rate of rows."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import httpx
 import psycopg
 
 from connector import clock
 from connector.demo.stage import Stage
+
+if TYPE_CHECKING:
+    import httpx
 
 _EVERY_SECONDS: Final = 0.25
 _LOOK_SECONDS: Final = 0.02
 _LAST_SECONDS: Final = 30.0
 #: A deposit of a player who is not excluded, final at once.
 _DEPOSIT: Final = """
-    insert into casino.payments (user_id, account_id, action, amount_cents, currency, success, payment_system, psp_brand,
+    insert into casino.payments (
+        user_id, account_id, action, amount_cents, currency, success, payment_system, psp_brand,
         created_at, updated_at, finished_at)
     select u.id, a.id, 'deposit', 1000, a.currency, true, 'card', 'probe',
         timezone('UTC', clock_timestamp()), timezone('UTC', clock_timestamp()), timezone('UTC', clock_timestamp())
@@ -31,7 +34,7 @@ _STORED: Final = """
 
 
 def measure(*, rate: float, seconds: float) -> dict[str, float]:
-    """Run the demo's casino at `rate`; make a deposit every quarter of a second and time it to the store and the API."""
+    """Run the demo's casino at `rate`; make a deposit every quarter of a second, timed to the store and to the API."""
     with Stage(players=5_000, bets=20_000, rate=rate, tell=lambda _: None) as stage:
         stage.drain(60.0)
         to_store, to_api = _probe(stage, seconds)
@@ -52,7 +55,10 @@ def _probe(stage: Stage, seconds: float) -> tuple[list[float], list[float]]:
     born: dict[str, float] = {}
     started = next_at = clock.monotonic()
     after = 0
-    with psycopg.connect(stage.operator.admin_url) as operator, psycopg.connect(stage.store_url, autocommit=True) as store:
+    with (
+        psycopg.connect(stage.operator.admin_url) as operator,
+        psycopg.connect(stage.store_url, autocommit=True) as store,
+    ):
         while (now := clock.monotonic()) < started + seconds + _LAST_SECONDS:
             if now >= next_at and now < started + seconds:
                 next_at += _EVERY_SECONDS

@@ -91,7 +91,10 @@ def _copy(casino: Casino, store_url: str, ddl: str, table: str, bets: int) -> fl
         writer.commit()
         started = clock.monotonic()
         statement = _READ.format(view=casino.views["casino_bets"])
-        with reader.cursor().copy(statement) as source, writer.cursor().copy(f"copy {table} ({_COLUMNS}) from stdin (format csv)") as target:
+        with (
+            reader.cursor().copy(statement) as source,
+            writer.cursor().copy(f"copy {table} ({_COLUMNS}) from stdin (format csv)") as target,
+        ):
             for chunk in source:
                 target.write(chunk)
         writer.commit()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from connector import backfill, clock, config
 from connector.cycle import Cycle
 from connector.destinations import DESTINATIONS
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
+from connector.event import NAMES
 from connector.metrics import Metrics
 from connector.money import Rates
 from connector.player import MarketingRules
@@ -25,6 +25,7 @@ from connector.store import database, lease as leases, reports
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -100,7 +101,7 @@ class App:
         """Read to the heads seen now, drain every destination, and return what stopped, by name."""
         try:
             for cycle in self.cycles:
-                _drain(cycle, lambda cycle=cycle: cycle.done, stopping)  # type: ignore[misc]
+                _drain(cycle, lambda cycle=cycle: cycle.done, stopping)
             failed: dict[str, ConnectorError] = {}
             for relay in self.relays:
                 try:
@@ -115,7 +116,8 @@ class App:
 
     def close(self) -> None:
         """Close loops and the store."""
-        for loop in (*self.cycles, *self.relays):
+        loops: list[Cycle | Relay] = [*self.cycles, *self.relays]
+        for loop in loops:
             loop.close()
         for relay in self.relays:
             relay.destination.close()
@@ -123,8 +125,8 @@ class App:
 
 
 def load_config(path: Path) -> config.Config:
-    """Load the configuration, stream names checked."""
-    return config.load(path, streams=list(STREAMS))
+    """Load the configuration, names of streams and events checked."""
+    return config.load(path, streams=list(STREAMS), events=NAMES)
 
 
 def build(settings: config.Config, *, once: bool = False) -> App:

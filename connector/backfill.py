@@ -7,6 +7,7 @@ Everything it writes is history: players and totals change, destinations get no 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,7 +103,7 @@ def split(since: str, until: str, *, kind: str) -> list[tuple[str, str]]:
     step = max(_IDS if kind == "id" else _DAY, (last - first) // _MOST_RANGES + 1)
     inner = range(first + step, last, step)
     texts = [since, *(str(mark) if kind == "id" else cursor_text(mark, like=since) for mark in inner), until]
-    return list(zip(texts, texts[1:], strict=False))
+    return list(itertools.pairwise(texts))
 
 
 def take_lease(connection: psycopg.Connection[Any], tenant: str, source: str, stream: str) -> leases.Lease:
@@ -140,7 +141,9 @@ def _readable(text: str, stream: Stream) -> None:
         fixed = False
     if not fixed:
         example = "123456" if stream.binding.kind == "id" else "2026-01-31 or '2026-01-31 12:00:00'"
-        raise Misconfigured(f"{text!r} is no {stream.binding.kind} of cursor {stream.view.cursor}", hint=f"write {example}")
+        raise Misconfigured(
+            f"{text!r} is no {stream.binding.kind} of cursor {stream.view.cursor}", hint=f"write {example}"
+        )
 
 
 def _open_ranges(desk: Desk, stream: Stream, job: str) -> list[Range]:
@@ -179,8 +182,9 @@ def _write(desk: Desk, stream: Stream, part: Range, page: Page) -> None:
         last = page.last
         connection.execute(
             """
-            update crm.backfill_ranges set rows = rows + %s, at_cursor = coalesce(%s, at_cursor), at_key = coalesce(%s, at_key),
-                   at_mark = coalesce(%s, at_mark), done_at = case when %s then done_at else now() end
+            update crm.backfill_ranges set
+                rows = rows + %s, at_cursor = coalesce(%s, at_cursor), at_key = coalesce(%s, at_key),
+                at_mark = coalesce(%s, at_mark), done_at = case when %s then done_at else now() end
             where range_id = %s
             """,
             (

@@ -106,7 +106,10 @@ def _clock(source: config.Source, sample: Sample) -> Iterator[Finding]:
             "warn", source.name, f"the server's clock differs from this machine's by {skew:+.1f} s", "run NTP on both"
         )
     if sample.progress is None:
-        remedy = f"rows may commit up to lateness ({source.lateness:.0f} s) after their stamp; raise it if transactions or replication take longer"
+        remedy = (
+            f"rows may commit up to lateness ({source.lateness:.0f} s) after their stamp; "
+            "raise it if transactions or replication take longer"
+        )
         yield Finding(
             "warn",
             source.name,

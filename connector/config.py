@@ -9,11 +9,9 @@ import difflib
 import os
 import re
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,17 +25,16 @@ from pydantic import (
     model_validator,
 )
 
+from connector import document
 from connector.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
-_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _HOURS: Final = re.compile(r"^([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)$")
-#: `NAME_file: PATH` puts the file's content under NAME; these are the names it works for.
-_SECRETS: Final = ("url", "api_key", "site_id")
 _TRACK_URLS: Final = {"eu": "https://track-eu.customer.io", "us": "https://track.customer.io"}
 
 
@@ -70,7 +67,7 @@ def _decimal(value: object) -> object:
 def _hours(value: object) -> object:
     if isinstance(value, str) and (match := _HOURS.match(value)):
         start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
-        if end <= 1440:
+        if start < 1440 and end <= 1440:
             return (start, end)
     raise ValueError('not a range of hours: write "02:00-05:30"')
 
@@ -168,10 +165,10 @@ class Brand(Model):
     @classmethod
     def _template(cls, value: str) -> str:
         try:
-            value.format(ext_brand_id="b", user_ext_id="u")
-        except (KeyError, IndexError, ValueError):
+            one, other = (value.format(ext_brand_id="b", user_ext_id=user) for user in ("1", "2"))
+        except (LookupError, ValueError, AttributeError, TypeError):
             raise ValueError("only {user_ext_id} and {ext_brand_id} can stand in braces") from None
-        if "{user_ext_id}" not in value:
+        if one == other:
             raise ValueError("must hold {user_ext_id}, or every player would be the same person")
         return value
 
@@ -206,8 +203,7 @@ class Source(Model):
     @classmethod
     def _known_streams(cls, value: dict[str, Stream], info: ValidationInfo) -> dict[str, Stream]:
         known = (info.context or {}).get("streams", ())
-        unknown = [name for name in value if known and name not in known]
-        if unknown:
+        if unknown := [name for name in value if known and name not in known]:
             raise ValueError("; ".join(f"unknown stream {name!r}{_nearest(name, known)}" for name in unknown))
         return value
 
@@ -240,6 +236,21 @@ class Destination(Model):
     @classmethod
     def _names(cls, value: object) -> object:
         return {name: name for name in value} if isinstance(value, list) else value
+
+    @field_validator("events")
+    @classmethod
+    def _known_events(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        known = (info.context or {}).get("events", ())
+        if unknown := [name for name in value if known and name not in known]:
+            raise ValueError("; ".join(f"unknown event {name!r}{_nearest(name, known)}" for name in unknown))
+        return value
+
+    @field_validator("site_id", "api_key")
+    @classmethod
+    def _filled(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().strip():
+            raise ValueError("is empty")
+        return value
 
     @field_validator("url")
     @classmethod
@@ -284,89 +295,48 @@ class Config(Model):
         return value
 
 
-def load(path: Path, *, streams: Collection[str] = (), environment: Mapping[str, str] | None = None) -> Config:
-    """Read and check the configuration file; raise Misconfigured with every mistake, one line each."""
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot read {path}: {error.strerror}", hint="name it with --config, or copy config.example.yaml"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    return parse(raw, streams=streams, environment=environment, origin=str(path))
+def load(
+    path: Path,
+    *,
+    streams: Collection[str] = (),
+    events: Collection[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Read and check the configuration file; raise Misconfigured with every mistake, one line each.
+
+    `streams` and `events` are the names that exist; empty: any goes.
+    """
+    raw = document.read(path)
+    return parse(raw, streams=streams, events=events, environment=environment, origin=str(path))
 
 
 def parse(
     raw: object,
     *,
     streams: Collection[str] = (),
+    events: Collection[str] = (),
     environment: Mapping[str, str] | None = None,
     origin: str = "configuration",
 ) -> Config:
     """Check an already loaded document; the contract is `load`'s."""
     if not isinstance(raw, dict):
         raise Misconfigured(f"{origin} is empty or not a mapping", hint="copy config.example.yaml")
-    mistakes: list[str] = []
-    document = _expand(raw, "", os.environ if environment is None else environment, mistakes)
+    mistakes: dict[str, str] = {}
+    expanded = document.expand(raw, os.environ if environment is None else environment, mistakes)
     config: Config | None = None
     try:
-        config = Config.model_validate(document, context={"streams": streams})
+        config = Config.model_validate(expanded, context={"streams": streams, "events": events})
     except ValidationError as error:
-        mistakes.extend(_explain(error))
+        for path, message in _explain(error):
+            if f"{path}_file" not in mistakes:
+                mistakes.setdefault(path, message)
     if mistakes or config is None:
-        raise Misconfigured(f"{origin} has {len(mistakes)} mistake(s):\n" + "\n".join(f"  {line}" for line in mistakes))
+        lines = "\n".join(f"  {path}: {message}" if path else f"  {message}" for path, message in mistakes.items())
+        raise Misconfigured(f"{origin} has {len(mistakes)} mistake(s):\n{lines}")
     return config
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice instead of keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _expand(value: object, path: str, environment: Mapping[str, str], mistakes: list[str]) -> object:
-    """Replace ${VAR} and NAME_file everywhere, noting what is missing."""
-    if isinstance(value, dict):
-        return dict(_expand_items(value, path, environment, mistakes))
-    if isinstance(value, list):
-        return [_expand(item, f"{path}[{i}]", environment, mistakes) for i, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def variable(match: re.Match[str]) -> str:
-        if match[1] not in environment:
-            mistakes.append(f"{path}: the environment variable {match[1]} is not set")
-        return environment.get(match[1], match[0])
-
-    return _VARIABLE.sub(variable, value)
-
-
-def _expand_items(
-    value: dict[Any, Any], path: str, environment: Mapping[str, str], mistakes: list[str]
-) -> Iterator[tuple[str, object]]:
-    for key, item in value.items():
-        name, here = str(key), f"{path}.{key}" if path else str(key)
-        expanded = _expand(item, here, environment, mistakes)
-        stem = name.removesuffix("_file")
-        if stem != name and stem in _SECRETS and isinstance(expanded, str):
-            try:
-                yield stem, Path(expanded).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                mistakes.append(f"{here}: cannot read {expanded}: {error.strerror}")
-                yield stem, "unreadable:"
-        else:
-            yield name, expanded
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         path = _path(item["loc"])
         message = item["msg"].removeprefix("Value error, ")
@@ -374,24 +344,20 @@ def _explain(error: ValidationError) -> Iterator[str]:
             message = f"unknown key{_nearest(str(item['loc'][-1]), _siblings(item['loc']))}"
         elif item["type"] == "missing":
             message = "is required"
-        yield f"{path}: {message}" if path else message
+        yield path, message
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
 def _siblings(location: tuple[int | str, ...]) -> Collection[str]:
     """Return the keys known where an unknown one stands, by walking the models along its path."""
-    named: Callable[[str], dict[str, Any]] = lambda model: _MODELS[model].model_fields  # noqa: E731
     parents = {"sources": "Source", "destinations": "Destination", "streams": "Stream", "brands": "Brand"}
     known: Collection[str] = Config.model_fields
     for part in location[:-1]:
-        if isinstance(part, str) and part in parents:
-            known = named(parents[part])
-        elif isinstance(part, str) and part.capitalize() in _MODELS:
-            known = named(part.capitalize())
+        model = _MODELS.get(parents.get(str(part), str(part).capitalize()))
+        known = model.model_fields if model else known
     return known
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Pages a stream may read in one cycle: users are never held up by bets for longer than these.
 PAGES: Final = 8
-#: How often rows are counted that are not read (no cursor, or ahead of the clock), and a stopped stream looked at again.
+#: How often rows that are not read (no cursor, or ahead of the clock) are counted, and a stopped stream is tried again.
 COUNT_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 30.0
 RESCAN_SECONDS: Final = 600.0
@@ -93,10 +93,12 @@ class Cycle:
 
     @property
     def name(self) -> str:
+        """Return the loop's name, which is its lease's too."""
         return f"source:{self.source.name}"
 
     @property
     def lease(self) -> leases.Lease | None:
+        """Return the source's lease while this process holds it."""
         return self.desk.lease if self.desk else None
 
     def run_once(self) -> Result:
@@ -232,7 +234,7 @@ class Cycle:
             self._newest = max(self._newest, min(stream.seen.mark, sample.clock))
 
     def _progress(self, sample: Sample) -> int:
-        """The replica's own progress, or the greatest cursor time seen on any stream, minus `tolerance`. Never our clock."""
+        """The replica's own progress, or the greatest cursor time of any stream minus `tolerance`. Never our clock."""
         if sample.progress is not None:
             return sample.progress
         return min(self._newest, sample.clock) - int(self.source.tolerance * SECOND)

@@ -7,6 +7,7 @@ Event names and required properties are UCRM's (docs.casinocrm.io, canonical eve
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Final
 
 import polars as pl
@@ -68,6 +69,7 @@ NAMES: Final = (
     "custom_bet_rolled_back",
 )
 
+_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', **{chr(code): f"\\u{code:04x}" for code in range(32)}}
 #: What a destination never gets twice needs an id that never changes: 26 characters of Crockford's base 32.
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -92,14 +94,15 @@ def row_key(parts: list[str]) -> pl.Expr:
 
 
 def properties(names: list[str]) -> pl.Expr:
-    """Return the JSON object of the named columns, nulls left out.
+    """Return the JSON object of the named text columns, nulls left out."""
+    members = [pl.concat_str(pl.lit(f"{json.dumps(name)}:"), json_text(pl.col(name))) for name in names]
+    joined = pl.concat_str(members, separator=",", ignore_nulls=True) if members else pl.lit("")
+    return pl.concat_str(pl.lit("{"), joined, pl.lit("}"))
 
-    The pattern meets structural quotes only: inside a JSON string every quote is preceded by a backslash.
-    """
-    if not names:
-        return pl.lit("{}")
-    encoded = pl.struct(names).struct.json_encode()
-    return encoded.str.replace_all(r'(?:"[^"\\]*":null,)', "").str.replace(r',?"[^"\\]*":null\}$', "}")
+
+def json_text(text: pl.Expr) -> pl.Expr:
+    """Return texts as JSON strings, null for null."""
+    return pl.concat_str(pl.lit('"'), text.cast(pl.String).str.replace_many(_ESCAPES), pl.lit('"'))
 
 
 def ulid(occurred_ms: int, identity: tuple[str, ...]) -> str:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Amounts from here on are refused at the door: no sum of a page and no product with a rate can overflow then.
 AMOUNT_LIMIT: Final = 10**13
+#: What subunits and products may come to: below 2^63, and below the 20 digits that a native amount has.
+_SUBUNITS_LIMIT: Final = 9e18
+_PRODUCT_LIMIT: Final = 1e18
 #: Decimal places of a base currency's subunit where they are not two (ISO 4217; crypto as UCRM stores it).
 _SCALES: Final = {
     **dict.fromkeys(
@@ -64,10 +67,13 @@ class Rates:
         return currency.is_in(sorted(self.play)).fill_null(value=False)
 
     def subunits(self, amount: pl.Expr, rate: pl.Expr) -> pl.Expr:
-        """Return the amount in base subunits as Int64, rounded half to even; null without a rate."""
+        """Return the amount in base subunits as Int64, rounded half to even; null without a rate, or beyond 64 bits."""
         places = scale(self.base)
         subunit: int = 10**places
-        return ((amount * rate).round(places) * subunit).cast(pl.Int64, strict=False)
+        size = amount.cast(pl.Float64).abs() * rate.cast(pl.Float64)
+        fits = (size * float(subunit) < _SUBUNITS_LIMIT) & (size < _PRODUCT_LIMIT)
+        possible = pl.when(fits).then(amount)  # an overflow of decimals would fail the whole page
+        return ((possible * rate).round(places) * subunit).cast(pl.Int64, strict=False)
 
 
 def scale(currency: str) -> int:

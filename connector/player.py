@@ -109,8 +109,8 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, *, live_since: pl.Expr) -
     joined = after.filter(~pl.col("history")).join(old, on=["brand_id", "external_id"], how="left")
     joined = joined.with_columns(pl.col("known").fill_null(value=False))
     excluded, was = pl.col("status") == "self_excluded", pl.col("old_status") == "self_excluded"
-    kyc = pl.col("kyc_status").str.to_uppercase().replace_strict(KYC_EVENTS, default=None, return_dtype=pl.String)
-    moved = pl.col("kyc_status").is_not_null() & pl.col("kyc_status").ne_missing(pl.col("old_kyc"))
+    kyc = _spelled("kyc_status").replace_strict(KYC_EVENTS, default=None, return_dtype=pl.String)
+    moved = pl.col("kyc_status").is_not_null() & _spelled("kyc_status").ne_missing(_spelled("old_kyc"))
     updated = pl.concat_str("external_id", "cursor", separator="|")
     return pl.concat(
         [
@@ -130,6 +130,10 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, *, live_since: pl.Expr) -
             _events(joined, pl.col("known") & moved & kyc.is_not_null(), kyc, updated, "source_updated_at"),
         ]
     )
+
+
+def _spelled(column: str) -> pl.Expr:
+    return pl.col(column).str.strip_chars().str.to_uppercase()
 
 
 def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr, key: pl.Expr, instant: str) -> pl.DataFrame:

@@ -63,6 +63,7 @@ class Stream:
 
     @property
     def name(self) -> str:
+        """Return the stream's name, its contract's."""
         return self.binding.stream
 
 
@@ -154,7 +155,7 @@ def write(
 
 
 def rescan(desk: Desk, stream: Stream) -> int:
-    """Read user rows that have no cursor whole, by key, and bring their players up to date; returns how many there are."""
+    """Read user rows that have no cursor whole, by key, and bring their players up to date; returns their number."""
     after: tuple[str, ...] | None = None
     rows = 0
     while not (frame := desk.reader.without_cursor(stream.view, after=after, limit=stream.limit)).is_empty():
@@ -268,8 +269,10 @@ def _same_data(checkpoint: Checkpoint, binding: Binding, sample: Sample) -> None
         )
     if sample.server not in checkpoint.servers:
         raise Halted(
-            f"stream {name}: this is another server ({sample.server}) than the one read so far ({', '.join(checkpoint.servers)})",
-            hint="if it holds the same data, add it to crm.checkpoints.servers of this stream; else point the source back",
+            f"stream {name}: this is another server ({sample.server}) than the one read so far "
+            f"({', '.join(checkpoint.servers)})",
+            hint="if it holds the same data, add it to crm.checkpoints.servers of this stream; "
+            "else point the source back",
         )
 
 

@@ -23,7 +23,7 @@ _TIMESTAMP: Final = re.compile(
     r"^(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?)?\s*(Z|[+-]\d\d(?::?\d\d)?(?::\d\d)?)?$"
 )
 #: Below each bound an integer counts this many nanoseconds: seconds, milliseconds, microseconds, nanoseconds.
-_EPOCH_UNITS: Final = ((10**11, SECOND), (10**14, 10**6), (10**17, 10**3), (10**20, 1))
+_EPOCH_UNITS: Final = ((10**10, SECOND), (10**13, 10**6), (10**16, 10**3), (10**20, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class IdHorizon:
 
 
 def time_horizon(*, progress: int, lateness: int, tick: int) -> int:
-    """Return the latest mark that is final: its whole tick (a second for DATETIME(0), a day for DATE) ended `lateness` ago."""
+    """Return the latest final mark: its whole tick (a second for DATETIME(0), a day for DATE) ended `lateness` ago."""
     return progress - lateness - tick
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: Players or events looked at in one step: about one batch.
 STEP: Final = 1000
 _LANE_IDLE_REFRESH_SECONDS: Final = 60.0
+_NOTHING: Final = Settled()
 
 log = structlog.get_logger()
 
@@ -61,10 +62,11 @@ class Relay:
 
     @property
     def name(self) -> str:
+        """Return the loop's name: the destination and the number of its lane."""
         return f"destination:{self.lane.destination}:{self.lane.number}"
 
     def run_once(self) -> Result:
-        """Deliver what is pending, a step at a time. Raises Transient (again later) and Halted (a person must answer)."""
+        """Deliver what is pending, a step at a time. Raises Transient (try again) and Halted (a person must answer)."""
         try:
             connection = self._open()
             if connection is None:
@@ -78,6 +80,7 @@ class Relay:
             return Result(standby=True)
         except Halted as error:
             self._report("stopped", error)
+            self.close()
             raise
         except Transient as error:
             self._report("waiting", error)
@@ -104,9 +107,10 @@ class Relay:
             connection.close()
             return None
         self._connection = connection
-        self.destination.ping()  # nothing leaves before the credentials have told their region
         self._place = feeds.open_lane(connection, self.lane)
+        # what was in flight before may have arrived: up to here no hash says what the API holds
         self._distrusted = feeds.horizon(connection).change_seq
+        self.destination.ping()  # nothing leaves before the credentials have told their region
         return connection
 
     def _close(self) -> None:
@@ -115,12 +119,10 @@ class Relay:
             connection.close()
 
     def _report(self, state: str, error: ConnectorError) -> None:
-        """What was in flight may have arrived: until the newest change, no hash says what the API holds."""
         self.error = error
         if self._connection is None or self._connection.closed:
             return
         try:
-            self._distrusted = feeds.horizon(self._connection).change_seq
             feeds.set_state(self._connection, self.lane, state, str(error))
         except Exception as failure:  # noqa: BLE001 - the loop reports the first error, not this one
             log.debug("feed.state_not_written", error=type(failure).__name__)
@@ -153,7 +155,7 @@ class Relay:
             place = Place(self._place.event_seq, marks[id(batch[-1])])
             self._deliver(connection, batch, place)
         if rows:
-            self._settle(connection, Place(self._place.event_seq, rows[-1]["change_seq"]), Settled())
+            self._settle(connection, Place(self._place.event_seq, rows[-1]["change_seq"]), _NOTHING)
         return Result(len(items), busy=len(rows) == STEP)
 
     def _send_parked(self, connection: psycopg.Connection[Any]) -> int:
@@ -183,7 +185,7 @@ class Relay:
             assert batch[-1].seq is not None
             self._deliver(connection, batch, Place(batch[-1].seq, self._place.change_seq))
         moved = until > self._place.event_seq
-        if moved or settled != Settled():
+        if moved or settled != _NOTHING:
             self._settle(connection, Place(max(until, self._place.event_seq), self._place.change_seq), settled)
         return Result(len(items), busy=moved or len(ready) < len(rows))
 
@@ -205,7 +207,7 @@ class Relay:
         return items, Settled(parked=parked, dropped=dropped, expired=expired)
 
     def _deliver(
-        self, connection: psycopg.Connection[Any], batch: Sequence[Item], place: Place, extra: Settled = Settled()
+        self, connection: psycopg.Connection[Any], batch: Sequence[Item], place: Place, extra: Settled = _NOTHING
     ) -> None:
         outcomes = self.destination.deliver(batch, urgent=self.lane.number == EXCLUSIONS)
         pairs = list(zip(batch, outcomes, strict=True))

@@ -36,18 +36,26 @@ class Worked(Protocol):
     """What a pass returns: `busy` asks to be called again soon, `standby` means another process does the work."""
 
     @property
-    def busy(self) -> bool: ...
+    def busy(self) -> bool:
+        """Whether there is more to do at once."""
+
     @property
-    def standby(self) -> bool: ...
+    def standby(self) -> bool:
+        """Whether another process holds the lease of this work."""
 
 
 class Loop(Protocol):
     """One loop. `run_once` and `close` are called on its own thread; an exception is a recorded failure, not an end."""
 
     @property
-    def name(self) -> str: ...
-    def run_once(self) -> Worked: ...
-    def close(self) -> None: ...
+    def name(self) -> str:
+        """What the loop is called in logs, metrics and leases."""
+
+    def run_once(self) -> Worked:
+        """Do one pass, short against the watchdog's patience; called again after the loop's pace or a back-off."""
+
+    def close(self) -> None:
+        """Release what the passes opened; called once, after the last."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class Service:
             runner.thread.start()
 
     def stop(self) -> bool:
-        """Ask every loop to finish and wait; False when one did not within STOP_SECONDS (its transaction rolls back)."""
+        """Ask every loop to finish, and wait; False when one did not in STOP_SECONDS (its transaction rolls back)."""
         self._stop.set()
         deadline = clock.monotonic() + STOP_SECONDS
         for runner in self.runners:
@@ -166,5 +174,8 @@ def notify_systemd(message: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    except OSError as error:  # a message that does not arrive must not end the daemon
+        log.warning("systemd.not_notified", error=str(error))

@@ -8,11 +8,14 @@ complete, and the mark moves in the transaction that holds its rows. No complete
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from connector import poller
-from connector.poller import Desk, Stream
 from connector.position import Window, cursor_text
 from connector.store.checkpoints import Advance
+
+if TYPE_CHECKING:
+    from connector.poller import Desk, Stream
 
 
 @dataclass(frozen=True)

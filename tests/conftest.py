@@ -12,6 +12,7 @@ import itertools
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -142,7 +143,7 @@ class Pair:
     def settle(self) -> None:
         """Wait until the standby has replayed what the primary wrote."""
         with psycopg.connect(self.primary.server.url(), autocommit=True) as connection:
-            (reached,) = connection.execute("select pg_current_wal_insert_lsn()").fetchone() or (None,)
+            (reached,) = connection.execute("select pg_current_wal_flush_lsn()").fetchone() or (None,)
         with psycopg.connect(self.standby.url(), autocommit=True) as connection:
             query = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
             until(
@@ -199,10 +200,10 @@ class MariaDB:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.directory / "log").read_text()
-        try:
-            self.root().close()
-        except pymysql.err.OperationalError:
-            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(self.directory / "socket")) != 0:
+                return False
+        self.root().close()
         return True
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from connector import clock
-from connector.cli.options import Json
+from connector.cli.options import Json  # noqa: TC001 - typer reads annotations at run time
 from connector.config import duration
 from connector.demo import show
 from connector.demo.stage import Sight, Stage
@@ -55,7 +55,7 @@ def demo(
 
 
 def outcome(sight: Sight, status: dict[str, Any]) -> dict[str, Any]:
-    """Return the comparison: ok only if the store holds exactly the replica's rows and every destination has drained."""
+    """Return the comparison: ok only if the store holds exactly the replica's rows and every destination is drained."""
     destinations = status["destinations"]
     drained = all(row["pending"] == 0 and row["refused"] == 0 and row["accepted"] > 0 for row in destinations.values())
     return {
@@ -87,7 +87,8 @@ def _tell(console: Console, result: dict[str, Any]) -> None:
     for stream, rows in result["streams"].items():
         same = rows["replica"] == rows["store"]
         console.print(
-            f"{stream:<14} {rows['replica']:>10,} on the replica  {rows['store']:>10,} in the store  {'equal' if same else 'DIFFERENT'}"
+            f"{stream:<14} {rows['replica']:>10,} on the replica  {rows['store']:>10,} in the store"
+            f"  {'equal' if same else 'DIFFERENT'}"
         )
     for name, row in result["destinations"].items():
         console.print(f"{name:<14} {row['accepted']:>10,} accepted        {row['refused']:>10,} refused")

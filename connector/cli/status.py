@@ -47,5 +47,9 @@ def _table(*columns: str) -> Table:
 
 def _not_read(row: dict[str, Any]) -> str:
     """Say which rows of a stream are not in the store, and why."""
-    counts = {"without cursor": row["null_cursors"], "in the future": row["future_rows"], "quarantined": row["quarantined"]}
+    counts = {
+        "without cursor": row["null_cursors"],
+        "in the future": row["future_rows"],
+        "quarantined": row["quarantined"],
+    }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)

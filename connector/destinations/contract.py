@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from decimal import Decimal
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Previous:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to deliver: its serialised form and what settling needs to know. `digest` and `names`: profiles only."""
+    """One thing to deliver, serialised, with what settling needs to know. `digest` and `names`: profiles only."""
 
     kind: Literal["profile", "event"]
     player_id: int

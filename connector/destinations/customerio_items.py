@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
 from connector.destinations.contract import Item, Previous, Profile, StoredEvent
@@ -16,6 +15,7 @@ from connector.event import ulid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from connector.config import Brand
 
@@ -114,10 +114,12 @@ def identify(profile: Profile, brand: Brand | None, previous: Previous) -> Item:
 
 def event(stored: StoredEvent, brand: Brand | None, name: str) -> Item:
     """Return an event with a deterministic ULID, unix seconds and amounts as exact decimal numbers."""
-    data: dict[str, Any] = {"transaction_id": stored.transaction_id}
+    data: dict[str, Any] = {
+        _renamed(key): _number(value) if key in _AMOUNTS else value for key, value in stored.properties.items()
+    }
+    data |= {"transaction_id": stored.transaction_id}
     if stored.amount is not None:
         data |= {"amount": stored.amount, "currency": stored.currency}
-    data |= {_renamed(key): Decimal(value) if key in _AMOUNTS else value for key, value in stored.properties.items()}
     body = _dump(
         {
             "type": "person",
@@ -158,8 +160,18 @@ def _dump(value: Any) -> str:
             + "}"
         )
     if isinstance(value, Decimal):
-        return format(value.normalize(), "f")
+        text = format(value, "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _number(text: object) -> object:
+    """Return an amount as a number; what an operator's own column of that name holds may be no amount."""
+    try:
+        number = Decimal(str(text))
+    except InvalidOperation:
+        return text
+    return number if number.is_finite() else text
 
 
 def _renamed(name: str) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from connector.config import Brand, Destination as Settings
 
 _TOO_LARGE: Final = Refusal("too_large", "", f"an item may have {items.ITEM_BYTES} bytes")
+#: An API that asks for more is asked again all the same: nothing is lost by it.
+_RETRY_AFTER_MOST: Final = 300.0
 #: A refusal of the whole request that a smaller one may not meet.
 _SPLIT: Final = frozenset({400, 413, 422})
 
@@ -80,12 +82,14 @@ class CustomerIOTrack:
         region, workspace = str(told.get("region", "?")), told.get("environment_id")
         if region != self._settings.region:
             raise Halted(
-                f"destination {self.name}: the workspace is in region {region}, the configuration says {self._settings.region}",
+                f"destination {self.name}: the workspace is in region {region}, "
+                f"the configuration says {self._settings.region}",
                 hint="set destinations[].region to the workspace's own region",
             )
         if self._settings.workspace_id is not None and workspace != self._settings.workspace_id:
             raise Halted(
-                f"destination {self.name}: these credentials open workspace {workspace}, not {self._settings.workspace_id}",
+                f"destination {self.name}: these credentials open workspace {workspace}, "
+                f"not {self._settings.workspace_id}",
                 hint="use the credentials of the configured workspace",
             )
         return f"workspace {workspace}, region {region}"
@@ -103,7 +107,9 @@ class CustomerIOTrack:
             self._throttle.accepted()
             return _outcomes(_json(response), len(batch))
         if response.status_code == httpx.codes.NOT_FOUND:
-            raise Halted(f"destination {self.name}: no Track v2 API at {self._client.base_url}", hint="check destinations[].url")
+            raise Halted(
+                f"destination {self.name}: no Track v2 API at {self._client.base_url}", hint="check destinations[].url"
+            )
         if len(batch) > 1:
             middle = len(batch) // 2
             return self._send(batch[:middle], urgent=urgent) + self._send(batch[middle:], urgent=urgent)
@@ -115,7 +121,7 @@ class CustomerIOTrack:
         self._throttle.take(urgent=urgent)
         try:
             response = self._client.request(method, path, content=body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             self._throttle.objected()
             raise Transient(
                 f"destination {self.name}: {type(error).__name__} from {self._client.base_url.host}"
@@ -170,6 +176,7 @@ def _json(response: httpx.Response) -> dict[str, Any]:
 
 def _retry_after(response: httpx.Response) -> float:
     try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
+        asked = float(response.headers.get("retry-after", ""))
     except ValueError:
         return 0.0
+    return min(_RETRY_AFTER_MOST, asked) if asked > 0 else 0.0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from connector.sources.dialect import Dialect
 from connector.sources.mysql import MySQL
 from connector.sources.postgresql import PostgreSQL
 from connector.sources.postgresql_odbc import PostgreSQLOverODBC
 from connector.sources.sqlserver import SQLServer
+
+if TYPE_CHECKING:
+    from connector.sources.dialect import Dialect
 
 #: Scheme of sources[].url -> dialect.
 DIALECTS: Final[dict[str, Dialect]] = {

@@ -84,6 +84,7 @@ class SourceType(UserDefinedType[Any]):
         self.text = text
 
     def get_col_spec(self, **_: object) -> str:
+        """Return the type as CAST writes it: SQLAlchemy's compiler asks for this."""
         return self.text
 
 

@@ -85,7 +85,7 @@ class MySQL:
         return Sample(int(clock), None if int(read_only) else int(clock), f"{family}:{_text(identity)}")
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
-        """See Dialect. Numbers and times are cast (a bare text would be compared as a float); texts keep the column's collation."""
+        """See Dialect. Numbers and times are cast (a bare text compares as a float); texts keep the collation."""
         target = _cast_type(type_name)
         value = sa.bindparam(name, text, type_=sa.String())
         return value if target is None else sa.cast(value, target)

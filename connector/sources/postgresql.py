@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 
 from connector.sources.dialect import Sample, Settings, typed_value
 
@@ -34,6 +33,8 @@ _COLUMNS: Final = sa.text("""
 """)
 #: Connection failures, operator intervention, resources, serialization (standby conflicts), lock and query time-outs.
 _TRANSIENT_CLASSES: Final = ("08", "57", "53", "40", "55P03", "25P03")
+#: SQLAlchemy's compiler for psycopg; it needs no connection.
+_DIALECT: Final = sa.make_url("postgresql+psycopg://").get_dialect()()
 
 
 class _PageFullError(Exception):
@@ -76,7 +77,7 @@ class PostgreSQL:
 
     def columns(self, connection: sa.Connection, view: str) -> Mapping[str, str]:
         """See Dialect."""
-        return {name: type_name for name, type_name in connection.execute(_COLUMNS, {"view": view})}
+        return {str(name): str(type_name) for name, type_name in connection.execute(_COLUMNS, {"view": view})}
 
     def sample(self, connection: sa.Connection) -> Sample:
         """See Dialect. A role without pg_control_system() is identified by its database alone."""
@@ -96,7 +97,7 @@ class PostgreSQL:
         """See Dialect. COPY in CSV keeps NULL (nothing) and the empty text (quoted) apart, and so does the parser."""
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        compiled = query.compile(dialect=pg.psycopg.dialect())
+        compiled = query.compile(dialect=_DIALECT)
         text = psycopg.ClientCursor(driver).mogrify(str(compiled), compiled.params)
         buffer = io.BytesIO()
         statement: Any = f"COPY ({text}) TO STDOUT (FORMAT csv)".encode()
@@ -115,8 +116,8 @@ class PostgreSQL:
         try:
             driver = connection.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)
-            compiled = query.compile(dialect=pg.psycopg.dialect())
-            plan = psycopg.ClientCursor(driver).execute("EXPLAIN " + str(compiled), compiled.params).fetchall()  # type: ignore[operator]
+            compiled = query.compile(dialect=_DIALECT)
+            plan = psycopg.ClientCursor(driver).execute("EXPLAIN " + str(compiled), compiled.params).fetchall()
         finally:
             connection.execute(sa.text("reset enable_sort"))
             connection.execute(sa.text("reset enable_seqscan"))

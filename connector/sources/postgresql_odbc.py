@@ -9,7 +9,6 @@ from sqlalchemy.connectors.pyodbc import PyODBCConnector
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from connector.sources import odbc
-from connector.sources.dialect import Settings
 from connector.sources.postgresql import PostgreSQL
 
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     import polars as pl
     from sqlalchemy.engine.interfaces import ConnectArgsType
 
+    from connector.sources.dialect import Settings
+
 
 #: The server ends a statement by itself; the driver is asked only when it did not.
 _GRACE: Final = 2.0
@@ -25,7 +26,7 @@ _GRACE: Final = 2.0
 _BRACED: Final = frozenset({"DRIVER", "PWD"})
 
 
-class _Dialect(PyODBCConnector, PGDialect):  # type: ignore[misc]
+class _Dialect(PyODBCConnector, PGDialect):
     """SQLAlchemy's PostgreSQL SQL over its pyodbc connector: `?` parameters."""
 
     supports_statement_cache = True
@@ -75,7 +76,9 @@ class PostgreSQLOverODBC(PostgreSQL):
 
         The labels differ from the columns' names, or ORDER BY would sort by the texts.
         """
-        columns = [sa.cast(column, sa.Text()).label(f"t{index}") for index, column in enumerate(query.selected_columns)]
+        columns: list[sa.ColumnElement[Any]] = [
+            sa.cast(column, sa.Text()).label(f"t{index}") for index, column in enumerate(query.selected_columns)
+        ]
         texts = query.with_only_columns(*columns, maintain_column_froms=True)
         return odbc.fetch(
             connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0)

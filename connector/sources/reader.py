@@ -112,7 +112,7 @@ class Reader:
     def head(self, view: View, *, column: str | None = None, until: str | None = None) -> Position | None:
         """Return the last row's position, or the last whose `column` is at or below `until`; None: there is none."""
         table = self._table(view)
-        query = sa.select(*(table.c[name] for name in view.columns)).where(table.c[view.cursor].is_not(None))
+        query = sa.select(*(table.c[name] for name in view.columns)).where(*_placed(table, view))
         if column is not None and until is not None:
             query = query.where(table.c[column] <= self._bind(view, column, until, "until"))
         query = query.order_by(*(table.c[name].desc() for name in (view.cursor, *view.key))).limit(1)
@@ -147,7 +147,7 @@ class Reader:
         """The query of a page. `cursor >= c` alone stands first, so that every planner starts in the index."""
         table = self._table(view)
         names = (view.cursor, *view.key) if view.key != (view.cursor,) else (view.cursor,)
-        query = sa.select(*(table.c[name] for name in view.columns)).where(table.c[view.cursor].is_not(None))
+        query = sa.select(*(table.c[name] for name in view.columns)).where(*_placed(table, view))
         if window.after is not None:
             texts = (window.after.cursor, *window.after.key)[: len(names)]
             bounds = [
@@ -217,6 +217,14 @@ def position_at(frame: pl.DataFrame, view: View, index: int) -> Position:
     """Return the position of one row of a page."""
     cursor = frame[view.cursor][index]
     return Position(cursor, tuple(frame[name][index] for name in view.key), mark_of(cursor, view.kind))
+
+
+def _placed(table: sa.TableClause, view: View) -> list[sa.ColumnElement[bool]]:
+    """Only rows that have a place in the order: one whose key is NULL can't be told from its neighbours.
+
+    A page that ended at such a row would lose those tied with it where NULL sorts first.
+    """
+    return [table.c[name].is_not(None) for name in dict.fromkeys((view.cursor, *view.key))]
 
 
 def _beyond(

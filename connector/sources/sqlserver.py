@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mssql
 
 from connector.sources import odbc
 from connector.sources.dialect import Sample, Settings, SourceType, typed_value
@@ -25,6 +24,9 @@ _COLUMNS: Final = sa.text(
 )
 #: CONVERT styles that lose nothing: ODBC canonical with all fractions for times, 17 digits for floats, plain for money.
 _STYLES: Final = {"date": 121, "float": 3, "real": 3, "money": 2, "smallmoney": 2}
+
+#: SQLAlchemy's compiler for T-SQL; it needs no driver.
+_DIALECT: Final = sa.make_url("mssql+pyodbc://").get_dialect()()
 
 
 class SQLServer:
@@ -63,7 +65,7 @@ class SQLServer:
         return Sample(int(clock), None if int(read_only) else int(clock), f"mssql:{server}")
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
-        """See Dialect. The cast keeps varchar columns from being compared as nvarchar (a full scan), datetime as datetime2."""
+        """See Dialect. Uncast, varchar columns would be compared as nvarchar (a full scan), datetime as datetime2."""
         return typed_value(text, type_name, name)
 
     def fetch(
@@ -89,14 +91,17 @@ class SQLServer:
 
 
 def as_text(column: sa.ColumnElement[Any], type_name: str, label: str) -> sa.ColumnElement[Any]:
-    """Return the column converted to text by the server, nothing rounded; a label that is no column keeps ORDER BY honest."""
+    """Return the column converted to text by the server, nothing rounded.
+
+    The label must be no column's name, or ORDER BY would sort by the text.
+    """
     lowered = type_name.lower()
     style = next((style for prefix, style in _STYLES.items() if lowered.startswith(prefix)), None)
     target = SourceType("nvarchar(max)" if style is None else "nvarchar(64)")
-    arguments = [] if style is None else [sa.literal_column(str(style))]
+    arguments: list[sa.ColumnElement[Any]] = [] if style is None else [sa.literal_column(str(style))]
     return sa.func.convert(sa.literal_column(target.text), column, *arguments).label(label)
 
 
 def compile_query(query: sa.Select[Any]) -> str:
     """Return the T-SQL of a query, for people and for tests without a server."""
-    return str(query.compile(dialect=mssql.pyodbc.dialect(), compile_kwargs={"render_postcompile": True}))
+    return str(query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}))

@@ -236,15 +236,9 @@ def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settl
         where tenant = %s and destination = %s and lane = %s
         """,
         (
-            *(
-                place.event_seq,
-                place.change_seq,
-                settled.accepted,
-                len(settled.letters),
-                settled.dropped,
-                settled.expired,
-            ),
-            *(settled.accepted > 0, *who, lane.number),
+            *(place.event_seq, place.change_seq, settled.accepted, len(settled.letters)),
+            *(settled.dropped, settled.expired, settled.accepted > 0),
+            *(*who, lane.number),
         ),
     )
 

@@ -131,7 +131,7 @@ def _narrow(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.D
 
 
 def priced(rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
-    """Return rows (currency, native, native_stake) with fx_rate_locked, amount_base, stake_base (null without a rate), play."""
+    """Return rows (currency, native, native_stake) with play, and fx_rate_locked and base amounts; null: no rate."""
     rated = rows.with_columns(rate=rates.expression(pl.col("currency")))
     return rated.with_columns(
         amount_base=rates.subunits(pl.col("native"), pl.col("rate")),

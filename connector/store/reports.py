@@ -18,8 +18,9 @@ _STREAMS: Final = """
 """
 _DESTINATIONS: Final = """
     select destination, sum(accepted)::bigint as accepted, sum(refused)::bigint as refused,
-           sum(dropped)::bigint as dropped, sum(expired)::bigint as expired, min(state) filter (where state <> 'running') as trouble,
-           min(error) as error, min(event_seq) filter (where lane >= 0) as event_seq,
+           sum(dropped)::bigint as dropped, sum(expired)::bigint as expired,
+           min(state) filter (where state <> 'running') as trouble, min(error) as error,
+           min(event_seq) filter (where lane >= 0) as event_seq,
            min(change_seq) filter (where lane >= 0) as change_seq, max(delivered_at) as delivered_at
     from crm.feeds where tenant = %s group by destination order by destination
 """

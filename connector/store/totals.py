@@ -62,8 +62,9 @@ def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, counted: boo
 def sums(rows: pl.DataFrame) -> pl.DataFrame:
     """Return what ledger rows add to each (player, currency), columns in the order of the staging table. Pure.
 
-    Rows have player_id, currency, play, effect (signed code), native, native_stake, amount_base, stake_base, occurred_at. A
-    bet counts once: where it is placed, or where its only row settles it (stake); a rollback takes it back.
+    Rows have player_id, currency, play, effect (signed code), native, native_stake, amount_base, stake_base and
+    occurred_at. A bet counts once: where it is placed, or where its only row settles it (stake); a rollback takes it
+    back.
     """
     sign = pl.col("effect").sign().cast(pl.Int64)
     native = pl.when(pl.col("effect") < 0).then(-pl.col("native")).otherwise(pl.col("native"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from connector.streams import casino, deposits, user_profile, withdrawals
-from connector.streams.contract import Contract
+
+if TYPE_CHECKING:
+    from connector.streams.contract import Contract
 
 #: Every stream, in the order of a cycle: users first, so that a transaction finds its player.
 STREAMS: Final[dict[str, Contract]] = {

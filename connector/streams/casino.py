@@ -49,7 +49,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         typed,
         binding,
         context,
-        checks=[*_type_checks(binding), *_amount_checks(kind, is_bet)],
+        checks=_amount_checks(kind, is_bet, both=both),
         event={
             "name": pl.when(rolled_back)
             .then(pl.lit("custom_bet_rolled_back"))
@@ -68,27 +68,21 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
 
 
 def _kind(binding: Binding) -> pl.Expr:
-    """The row's type: told by the view in `single_table`, by the mode or the stream elsewhere; a flag may reverse it."""
-    if binding.mode == "single_table":
-        kind = pl.col("type")
-    else:
-        kind = pl.lit("bet" if binding.mode == "separate" else "win")
+    """The row's type: told by the view in `single_table`, else by the mode or the stream; a flag may reverse it."""
+    told = pl.lit("bet" if binding.mode == "separate" else "win")
+    kind = pl.col("type") if binding.mode == "single_table" else told
     reversed_ = pl.col("is_rollback").fill_null(value=False) & kind.is_in(["bet", "win"])
     return pl.when(reversed_).then(pl.concat_str(pl.lit("rollback_"), kind)).otherwise(kind)
 
 
-def _type_checks(binding: Binding) -> list[tuple[pl.Expr, str, str]]:
-    if binding.mode != "single_table":
-        return []
-    return [(pl.col("bad:type"), "not a known value", "type"), (pl.col("type").is_null(), "missing", "type")]
-
-
-def _amount_checks(kind: pl.Expr, is_bet: pl.Expr) -> list[tuple[pl.Expr, str, str]]:
+def _amount_checks(kind: pl.Expr, is_bet: pl.Expr, *, both: bool) -> list[tuple[pl.Expr, str, str]]:
+    """A bet needs its stake and a win its payout; the other amount of the row may be anything, it counts nowhere."""
+    wins = kind.is_in(["win", "rollback_win"])
     return [
         (is_bet & pl.col("bet_amount").is_null(), "missing or not a number", "bet_amount"),
-        (kind.is_in(["win", "rollback_win"]) & pl.col("win_amount").is_null(), "missing or not a number", "win_amount"),
-        *transactions.unusable("bet_amount"),
-        *transactions.unusable("win_amount"),
+        (wins & pl.col("win_amount").is_null(), "missing or not a number", "win_amount"),
+        *(((is_bet | both) & bad, reason, name) for bad, reason, name in transactions.unusable("bet_amount")),
+        *((wins & bad, reason, name) for bad, reason, name in transactions.unusable("win_amount")),
     ]
 
 
@@ -143,7 +137,7 @@ _COLUMNS: Final = (
 )
 _STAKE: Final = Column("bet_amount", "amount", required=True)
 _WIN: Final = Column("win_amount", "amount", required=True)
-_TYPE: Final = Column("type", "enum", aliases=("transaction_type", "action"), values=_TYPES)
+_TYPE: Final = Column("type", "enum", required=True, aliases=("transaction_type", "action"), values=_TYPES)
 
 BETS: Final = Contract(
     stream="casino_bets",

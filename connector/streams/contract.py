@@ -57,13 +57,13 @@ class Context:
 
 
 class Normalise(Protocol):
-    """Turn one page of source texts into canonical frames.
+    """Turns one page of source texts into canonical frames.
 
     Called on the source's thread for every page, live, swept or historical. Pure: the same page gives the same frames.
-    Never raises for a row: a bad row is a rejection, a bad optional field is a null and a kept rejection.
     """
 
-    def __call__(self, page: pl.DataFrame, binding: Binding, context: Context) -> Normalised: ...
+    def __call__(self, page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
+        """Never raises for a row: a bad row is a rejection, a bad optional field is a null and a kept rejection."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class Binding:
 
     @property
     def stream(self) -> str:
+        """Return the stream's name, as configuration, store and logs have it."""
         return self.contract.stream
 
     @property
@@ -134,10 +135,8 @@ def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: 
         )
     actual = {name.lower(): name for name in types}
     columns, problems = _resolve(contract.columns_for(mode), config, actual)
-    extra = tuple(actual.get(name.lower(), "") for name in config.extra)
-    problems += [
-        f"extra column {name!r} is not there" for name, found in zip(config.extra, extra, strict=True) if not found
-    ]
+    problems += [f"extra column {name!r} is not there" for name in config.extra if name.lower() not in actual]
+    extra = tuple(dict.fromkeys(actual[name.lower()] for name in config.extra if name.lower() in actual))
     cursor_name, kind = (config.cursor.column, config.cursor.kind) if config.cursor else contract.cursor
     cursor = columns.get(cursor_name) or actual.get(cursor_name.lower())
     if cursor is None:
@@ -149,7 +148,8 @@ def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: 
     if problems:
         raise Misconfigured(
             f"view {view} of stream {contract.stream}: " + "; ".join(problems),
-            hint=f"the view has {', '.join(types) or 'no columns'}; map names with columns: {{contract_name: view_name}}",
+            hint=f"the view has {', '.join(types) or 'no columns'}; "
+            "map names with columns: {contract_name: view_name}",
         )
     assert cursor is not None
     assert key is not None

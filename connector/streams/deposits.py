@@ -1,4 +1,4 @@
-"""`deposits`: final deposits by `dt_finalized` -> `deposit_confirmed`; a rolled-back one -> `custom_deposit_reversed`."""
+"""`deposits`: final deposits by `dt_finalized` -> `deposit_confirmed`; rolled back -> `custom_deposit_reversed`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import phonenumbers
 import polars as pl
 
-from connector.event import EVENTS, properties
+from connector.event import EVENTS, INSTANT, properties
 from connector.player import PROFILES, marketable, ucrm_status
 from connector.streams import values
 from connector.streams.contract import Binding, Column, Context, Contract, Normalised
@@ -20,7 +20,7 @@ _GENDERS: Final = {"MALE": "m", "M": "m", "FEMALE": "f", "F": "f", "UNKNOWN": "u
 _TRAITS: Final = (
     *("timezone", "last_login_country", "last_login_at", "stag", "ga_id", "duplicates", "accept_bonuses"),
     *("promo_phone", "partner_promos", "subscription_token", "anonymous_id", "telegram_id", "kyc_level", "tier_code"),
-    *("email_confirmed_at", "self_excluded_until", "cooling_off_until", "is_test"),
+    *("email_confirmed_at", "self_excluded_until", "is_test"),
 )
 
 
@@ -42,12 +42,12 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
 
 def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.DataFrame:
     raw = pl.col("core_account_status").str.strip_chars().str.to_uppercase()
-    traits = [*_TRAITS, *binding.extra]
-    encoded = good.select(
-        *(pl.col(name).alias(name) for name in _TRAITS),
-        *(pl.col(f"extra:{name}").alias(name) for name in binding.extra),
-    ).select(properties(traits).alias("traits"))
-    cooling = values.instant(pl.col("cooling_off_until"))
+    traits = {
+        **{name: pl.col(name) for name in _TRAITS},
+        "cooling_off_until": pl.col("cooling_off_until").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **{name: pl.col(f"extra:{name}") for name in binding.extra},
+    }
+    encoded = good.select(**traits).select(properties(list(traits)).alias("traits"))
     frame = good.with_columns(
         encoded["traits"],
         brand_id="ext_brand_id",
@@ -73,9 +73,16 @@ def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.Data
         source_updated_at="dt_update",
     )
     frame = frame.with_columns(rg_self_excluded=pl.col("status") == "self_excluded")
-    cooling_off = (cooling > pl.col("source_updated_at")).fill_null(value=False)
-    frame = frame.with_columns(marketable=marketable(context.rules, cooling_off=cooling_off))
+    now = pl.col("source_updated_at").fill_null(pl.lit(0).cast(INSTANT))
+    cooling_off = (pl.col("cooling_off_until") > now).fill_null(value=False)
+    frame = frame.with_columns(marketable=marketable(context.rules, cooling_off=cooling_off | _unreadable(good)))
     return frame.select(pl.col(name).cast(dtype) for name, dtype in PROFILES.items())
+
+
+def _unreadable(good: pl.DataFrame) -> pl.Expr:
+    """Return whether something that may exclude a player could not be read: then it does."""
+    named = [f"bad:{name}" for name in ("tags", "groups", "cooling_off_until")]
+    return pl.any_horizontal([pl.lit(value=False), *(name for name in named if name in good.columns)])
 
 
 def _phones(good: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
@@ -130,6 +137,7 @@ CONTRACT: Final = Contract(
         Column("core_kyc_status"),
         Column("tags", "list"),
         Column("groups", "list"),
+        Column("cooling_off_until", "time"),
         *(Column(name) for name in _TRAITS),
     ),
     cursor=("dt_update", "time"),

@@ -30,8 +30,10 @@ _INVALID: Final = {
     "list": "not a list",
     "phone": "not a phone number",
 }
+#: Columns of every other kind stay texts.
+_DTYPES: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {"time": INSTANT, "amount": AMOUNT, "flag": pl.Boolean}
 #: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
-_EPOCH_DIGITS: Final = ((11, 1_000_000), (14, 1_000), (17, 1))
+_EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
 
 
 def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
@@ -43,12 +45,14 @@ def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
         if view_column is None:
             values.append(pl.lit(None, dtype=_dtype(column)).alias(column.name))
             continue
-        text = _present(pl.col(view_column), column)
+        text = _present(pl.col(view_column))
         value = parse(text, column, binding.values.get(column.name, {}))
         values.append(value.alias(column.name))
         if column.kind not in {"text", "id"}:
             values.append((text.is_not_null() & value.is_null()).alias(f"bad:{column.name}"))
-    return page.select(*values, row_key(list(binding.key)).alias("row_key")).with_row_index("row")
+    keyless = pl.any_horizontal(pl.col(name).is_null() | (pl.col(name) == "") for name in binding.key)
+    key = pl.when(~keyless).then(row_key(list(binding.key)))
+    return page.select(*values, key.alias("row_key")).with_row_index("row")
 
 
 def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
@@ -73,7 +77,7 @@ def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
 
 def instant(text: pl.Expr) -> pl.Expr:
     """Parse a timestamp: zone-aware, naive (UTC), ISO, a date, or an epoch integer in s, ms or us."""
-    clean = text.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r"[Zz]$|\s+UTC$", "+00")
+    clean = text.str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00").str.replace("T", " ", literal=True)
     zoned = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", strict=False, time_unit="us", time_zone="UTC")
     naive = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us").dt.replace_time_zone("UTC")
     date = clean.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
@@ -81,7 +85,7 @@ def instant(text: pl.Expr) -> pl.Expr:
 
 
 def _epoch(text: pl.Expr) -> pl.Expr:
-    number = pl.when(text.str.contains(r"^-?\d{1,17}$")).then(text).cast(pl.Int64, strict=False)
+    number = pl.when(text.str.contains(r"^-?\d{1,16}$")).then(text).cast(pl.Int64, strict=False)
     digits = text.str.strip_prefix("-").str.len_chars()
     scaled = reduce(
         lambda rest, step: pl.when(digits <= step[0]).then(number * step[1]).otherwise(rest),
@@ -140,13 +144,12 @@ def split(
     invalid costs the row; an optional one only itself.
     """
     needed = [column for column in columns if column.required and not column.lenient]
-    rules = [rule for column in needed for rule in _required(column, frame)] + list(checks)
-    reason = pl.coalesce(
-        [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules] or [pl.lit(None)]
-    )
-    field = pl.coalesce(
-        [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules] or [pl.lit(None)]
-    )
+    keyless = (pl.col("row_key").is_null(), "missing", "row key")
+    rules = [*(rule for column in needed for rule in _required(column, frame)), keyless, *checks]
+    nothing: list[pl.Expr] = [pl.lit(None)]
+    reasons: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules]
+    fields: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules]
+    reason, field = pl.coalesce(reasons or nothing), pl.coalesce(fields or nothing)
     judged = frame.with_columns(reason=reason.cast(pl.String), field=field.cast(pl.String))
     refused = judged.filter(pl.col("reason").is_not_null())
     good = judged.filter(pl.col("reason").is_null()) if refused.height else judged
@@ -163,7 +166,7 @@ def _lost(column: Column, good: pl.DataFrame) -> Iterator[pl.DataFrame]:
         missing = reason == "missing"
         if (not missing or column.required) and not (rows := good.filter(bad)).is_empty():
             yield rows.with_columns(reason=pl.lit(reason), field=pl.lit(name))
-            return
+            good = good.filter(~bad)
 
 
 def _required(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, str]]:
@@ -187,10 +190,10 @@ def _rejections(page: pl.DataFrame, rows: pl.DataFrame, *, kept: bool) -> pl.Dat
     ).select(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())
 
 
-def _present(column: pl.Expr, definition: Column) -> pl.Expr:
+def _present(column: pl.Expr) -> pl.Expr:
     """An empty text is an absent value; ids and texts are otherwise left as the source wrote them."""
-    return pl.when(column != "").then(column) if definition.kind != "text" or not definition.required else column
+    return pl.when(column != "").then(column)
 
 
 def _dtype(column: Column) -> pl.DataType | type[pl.DataType]:
-    return {"time": INSTANT, "amount": AMOUNT, "flag": pl.Boolean}.get(column.kind, pl.String)
+    return _DTYPES.get(column.kind, pl.String)

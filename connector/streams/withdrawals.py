@@ -1,4 +1,4 @@
-"""`withdrawals`: one row per status transition -> `withdrawal_requested`, `_confirmed`, `_failed`, `custom_withdrawal_*`."""
+"""`withdrawals`: one row per status -> `withdrawal_requested`, `_confirmed`, `_failed`, `custom_withdrawal_*`."""
 
 from __future__ import annotations
 

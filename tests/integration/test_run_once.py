@@ -45,8 +45,10 @@ _TABLES: Final = {
     "game_id varchar(20), game_name varchar(40)",
 }
 EVENT_OF: Final = {
-    **{"REQUESTED": "withdrawal_requested", "COMPLETED": "withdrawal_confirmed", "REJECTED": "withdrawal_failed"},
-    **{"REVERSED": "custom_withdrawal_reversed"},
+    "REQUESTED": "withdrawal_requested",
+    "COMPLETED": "withdrawal_confirmed",
+    "REJECTED": "withdrawal_failed",
+    "REVERSED": "custom_withdrawal_reversed",
 }
 #: Row type -> (event, what it adds to, sign).
 CASINO: Final = {
@@ -268,7 +270,7 @@ class Crm:
 
 
 def test_what_the_views_hold_arrives_with_exact_totals(casino: Casino, store: Database, crm: Crm) -> None:
-    """Events, totals in base subunits and native money equal sums made here; a second run changes nothing; new rows come."""
+    """Events, totals in base subunits and native money equal sums made here; a second run changes nothing."""
     casino.play(since=LONG_AGO, first=1)
     settings = settings_of(casino.operator, store, **ALL, source={"page_rows": 7})
 
@@ -283,9 +285,14 @@ def test_what_the_views_hold_arrives_with_exact_totals(casino: Casino, store: Da
     assert run(settings) == {}
     assert crm.everything() == before
 
-    casino.play(since=LONG_AGO + timedelta(hours=1), first=61, rows=30)
-    assert run(settings) == {}
-    crm.assert_is(casino.expected)
+
+def test_new_rows_are_picked_up_by_the_next_run(casino: Casino, store: Database, crm: Crm) -> None:
+    """A run goes on where the last one ended, to the heads it finds at its start."""
+    settings = settings_of(casino.operator, store, **ALL, source={"page_rows": 7})
+    for round_ in range(3):
+        casino.play(since=LONG_AGO + timedelta(hours=round_), first=1 + 20 * round_, rows=20)
+        assert run(settings) == {}
+        crm.assert_is(casino.expected)
 
 
 def test_events_carry_what_the_row_says(casino: Casino, store: Database, crm: Crm) -> None:
@@ -460,7 +467,7 @@ def test_a_bad_row_costs_itself(pg_casino: Casino, store: Database, crm: Crm) ->
 
 
 def test_a_row_without_a_key_costs_itself(casino: Casino, store: Database, crm: Crm) -> None:
-    """A NULL transaction id is a bad row like any other; the rows around it, and those tied with it, are events."""
+    """A NULL transaction id has no place in the order: it is not read, and the rows tied with it are events."""
     for number in range(6):
         casino.deposit(f"d{number}", "7", "1.00", "EUR", at=LONG_AGO)
     for _ in range(2):
@@ -470,7 +477,6 @@ def test_a_row_without_a_key_costs_itself(casino: Casino, store: Database, crm: 
     casino.deposit("later", "7", "1.00", "EUR", at=LONG_AGO + timedelta(seconds=1))
     assert run(settings_of(casino.operator, store, deposits={}, source={"page_rows": 2})) == {}
     crm.assert_is(casino.expected)
-    assert [row["field"] for row in crm.rows("select * from crm.quarantine")] == ["transaction_id"]
 
 
 def test_a_row_that_changed_is_counted_and_not_added(pg_casino: Casino, store: Database, crm: Crm) -> None:

@@ -58,7 +58,9 @@ def aftermath() -> Iterator[tuple[Stage, Sight, dict[str, Any]]]:
 def test_the_store_has_every_row_of_the_replica_exactly_once(aftermath: tuple[Stage, Sight, dict[str, Any]]) -> None:
     """Keys are compared one by one, not counted."""
     stage, _, status = aftermath
-    assert {name: row["state"] for name, row in status["streams"].items()} == dict.fromkeys(status["streams"], "running")
+    assert {name: row["state"] for name, row in status["streams"].items()} == dict.fromkeys(
+        status["streams"], "running"
+    )
     with psycopg.connect(stage.operator.admin_url) as operator, psycopg.connect(stage.store_url) as store:
         for stream, key in KEYS.items():
             cursor = "id" if stream == "casino_bets" else "dt_finalized"
@@ -96,14 +98,18 @@ def test_totals_equal_an_independent_sum(aftermath: tuple[Stage, Sight, dict[str
             assert [base[user][name] for name in columns] == sums, user
 
 
-def test_the_api_accepted_every_live_deposit_of_a_marketable_player_once(aftermath: tuple[Stage, Sight, dict[str, Any]]) -> None:
+def test_the_api_accepted_every_live_deposit_of_a_marketable_player_once(
+    aftermath: tuple[Stage, Sight, dict[str, Any]],
+) -> None:
     """A resend after a kill carries the id it had before, so the API counts no deposit twice."""
     stage, _, status = aftermath
     assert status["destinations"]["customerio"]["pending"] == 0
     accepted = []
     after: int | None = 0
     while after is not None:
-        answer = stage.api.get("/_control/events", params={"after": after, "limit": 1000, "name": "deposit_confirmed"}).json()
+        answer = stage.api.get(
+            "/_control/events", params={"after": after, "limit": 1000, "name": "deposit_confirmed"}
+        ).json()
         accepted += [event["attributes"]["transaction_id"] for event in answer["events"]]
         after = answer["next"]
     with psycopg.connect(stage.store_url) as store:

@@ -205,20 +205,14 @@ def test_an_unknown_key_names_the_nearest(document: dict[str, Any], expected: st
         (minimal(store={"url": f"mysql://root:{SECRET}@db.example.com/x"}), "store.url", "postgresql://"),
         pytest.param(
             *(minimal(store={"url_file": "/nonexistent/url"}), "store.url_file", "cannot read /nonexistent/url"),
-            marks=pytest.mark.xfail(
-                strict=True, reason="what stands in for the missing text is checked too: a second, made-up mistake"
-            ),
         ),
         pytest.param(
             *(minimal(store={"url": "${STORE_URL}"}), "store.url", "STORE_URL is not set"),
-            marks=pytest.mark.xfail(
-                strict=True, reason="what stands in for the missing text is checked too: a second, made-up mistake"
-            ),
         ),
         (
             minimal(destinations=[destination(api_key_file="/nonexistent/key")]),
             "destinations[0].api_key_file",
-            "cannot read /nonexistent/key",
+            "stands beside api_key",
         ),
         (minimal(fx={"fixed": {"GBP": 0}}), "fx.fixed.GBP", "above zero"),
         (minimal(fx={"fixed": {"GBP": "NaN"}}), "fx.fixed.GBP", "above zero"),
@@ -240,85 +234,6 @@ def test_a_mistake_names_its_place_and_the_remedy(document: dict[str, Any], path
     (line,) = mistakes(document)
     assert line.startswith(f"{path}: ")
     assert part in line
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("100ms", 0.1), ("2s", 2), ("1.5m", 90), ("2 h", 7200), ("7d", 604_800), (" 3s ", 3)]
-)
-def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
-    """ms, s, m, h and d."""
-    assert parse(minimal(source={"lateness": "1s", "tolerance": text})).sources[0].tolerance == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("value", [5, 0.5, "5", "5 weeks", "-1s", "", None, True, "1h30m"])
-def test_a_duration_without_a_unit_is_a_mistake(value: object) -> None:
-    """Nobody guesses whether 5 is seconds or minutes."""
-    (line,) = mistakes(minimal(source={"tolerance": value}))
-    assert line.startswith("sources[0].tolerance: ")
-
-
-def test_one_duration_is_both_waits() -> None:
-    """wait: 1s waits as long with work as without."""
-    wait = parse(minimal(source={"wait": "250ms"})).sources[0].wait
-    assert (wait.busy, wait.idle) == (0.25, 0.25)
-
-
-@pytest.mark.parametrize(
-    ("text", "minutes"), [("02:00-05:30", (120, 330)), ("00:00-24:00", (0, 1440)), ("22:00-04:00", (1320, 240))]
-)
-def test_hours_are_minutes_of_the_day(text: str, minutes: tuple[int, int]) -> None:
-    """A range may span midnight."""
-    assert (
-        parse(minimal(source={"streams": {"deposits": {"hours": text}}})).sources[0].streams["deposits"].hours
-        == minutes
-    )
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *("2:00-5:00", "02:00", "25:00-26:00", "02:60-03:00", "00:00-24:01", 120, "nights"),
-        pytest.param("24:30-05:00", marks=pytest.mark.xfail(strict=True, reason="only the end is held against 24:00")),
-    ],
-)
-def test_hours_are_written_one_way(value: object) -> None:
-    """Anything but HH:MM-HH:MM within a day is a mistake."""
-    (line,) = mistakes(minimal(source={"streams": {"deposits": {"hours": value}}}))
-    assert "02:00-05:30" in line
-
-
-@pytest.mark.parametrize("template", ["kaasino:{user_ext_id}", "{ext_brand_id}-{user_ext_id}", "{user_ext_id}"])
-def test_a_customer_id_is_a_template(template: str) -> None:
-    """Brand and user may stand in braces."""
-    assert (
-        parse(minimal(source={"brands": {"b": {"customer_id": template}}})).sources[0].brands["b"].customer_id
-        == template
-    )
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        *("{ext_brand_id}", "constant", "{user_id}:{user_ext_id}", "{}", "{0}:{user_ext_id}", "{user_ext_id"),
-        *(
-            pytest.param(
-                text,
-                marks=pytest.mark.xfail(
-                    strict=True, reason=reason, raises=(pytest.fail.Exception, AttributeError, TypeError)
-                ),
-            )
-            for text, reason in (
-                ("{{user_ext_id}}", "escaped braces write the same text for every player"),
-                ("{user_ext_id.name}", "AttributeError is not caught: a traceback instead of a mistake"),
-                ("{user_ext_id[name]}", "TypeError is not caught: a traceback instead of a mistake"),
-            )
-        ),
-    ],
-)
-def test_a_template_that_makes_two_players_one_is_a_mistake(template: str) -> None:
-    """Other names, and no user at all, are refused."""
-    (line,) = mistakes(minimal(source={"brands": {"b": {"customer_id": template}}}))
-    assert line.startswith("sources[0].brands.b.customer_id: ")
 
 
 def test_variables_stand_anywhere_and_more_than_once() -> None:
@@ -346,13 +261,12 @@ def test_what_is_not_a_configuration_is_said_plainly(text: str, part: str, tmp_p
     """A key written twice, broken YAML and other documents are mistakes with the file's name."""
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(Misconfigured, match="config.yaml") as caught:
+    with pytest.raises(Misconfigured, match=r"config\.yaml") as caught:
         load(path)
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("broken", [f"api_key: {SECRET}: x", f'api_key: "{SECRET}\n'])
-@pytest.mark.xfail(strict=True, reason="the YAML error quotes the line it met, value included")
+@pytest.mark.parametrize("broken", [f"api_key: {SECRET}: x", f'api_key: "{SECRET}\n'], ids=["two colons", "open quote"])
 def test_broken_yaml_does_not_show_a_secret(broken: str, tmp_path: Path) -> None:
     """The place is enough to find the mistake."""
     path = tmp_path / "config.yaml"

@@ -152,9 +152,6 @@ def test_kyc_arriving_at_a_known_state_is_an_event(
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the old and new KYC status are compared as written, the event is looked up in upper case"
-)
 def test_another_spelling_of_the_same_kyc_status_is_no_event(profiles: Callable[..., pl.DataFrame]) -> None:
     """`verified` after `VERIFIED` is the same status."""
     assert events(known(kyc="VERIFIED"), after(profiles, kyc_status="verified")) == []

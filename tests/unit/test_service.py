@@ -37,6 +37,8 @@ PACE: Final = Pace(busy=0.125, idle=3.0)
 
 @dataclass(frozen=True)
 class Worked:
+    """What a pass of a test's loop did."""
+
     busy: bool = False
     standby: bool = False
 
@@ -240,7 +242,6 @@ def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     notify_systemd("READY=1")
 
 
-@pytest.mark.xfail(strict=True, reason="the socket's error ends supervise, and with it the process")
 def test_a_notification_socket_that_is_gone_does_not_stop_the_connector(
     short_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
