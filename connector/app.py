@@ -93,7 +93,7 @@ class App:
         service = Service(self.loops(), self.metrics)
         service.start()
         try:
-            return supervise(service, stopping, notify=notify_systemd)
+            return supervise(service, stopping, notify=notify_systemd, alive=self.database.alive)
         finally:
             self.close()
 

@@ -13,7 +13,7 @@ import psycopg
 import structlog
 
 from connector import clock, poller, sweeper
-from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Transient
+from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Transient
 from connector.position import SECOND, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Reader
@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 
 #: Pages a stream may read in one cycle: users are never held up by bets for longer than these.
 PAGES: Final = 8
+#: A pass that took longer reads one more page of each stream at most: every loop reports often enough for the watchdog.
+PASS_SECONDS: Final = 20.0
 #: How often rows that are not read (no cursor, or ahead of the clock) are counted, and a stopped stream is tried again.
 COUNT_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 30.0
 RESCAN_SECONDS: Final = 600.0
-#: How often an idle stream says that it lives.
-IDLE_SECONDS: Final = 5.0
+#: How often an idle stream says that it lives, and how long counting rests after it took too long.
+IDLE_SECONDS: Final = 1.0
+COUNT_REST_SECONDS: Final = 600.0
 #: A sweep waits until this share of `lateness` can be sealed at once.
 SWEEP_SHARE: Final = 8
 _DAY: Final = 86_400 * SECOND
@@ -115,8 +118,8 @@ class Cycle:
         except LeaseLost:
             self.close()
             return Result(standby=True)
-        except Transient:
-            self._stand_up()
+        except (Transient, Misconfigured) as error:
+            self._tell(error)
             raise
 
     def close(self) -> None:
@@ -151,8 +154,24 @@ class Cycle:
         reader = Reader(self.source.url.get_secret_value(), source=self.source.name, settings=limits)
         self.desk = poller.Desk(self.tenant, self.source, reader, connection, lease, self.rates, self.rules)
         for slot in self.slots:
-            slot.stream, slot.look_again = None, 0.0
+            slot.stream = None
+            if not isinstance(slot.error, Paused):
+                slot.look_again = 0.0
         return self.desk
+
+    def _tell(self, error: ConnectorError) -> None:
+        """Write a failure of the whole source to its streams.
+
+        The reader connects again by itself. Where the store's connection broke nobody knows what was committed: the
+        streams start again from their checkpoints.
+        """
+        if self._connection is None or self._connection.broken or self._connection.closed:
+            self._stand_up()
+            return
+        state = "stopped" if isinstance(error, Misconfigured) else "running"
+        for slot in self.slots:
+            if slot.error is None:
+                checkpoints.set_state(self._connection, self.tenant, self.source.name, slot.name, state, str(error))
 
     def _stand_up(self) -> None:
         desk, self.desk = self.desk, None
@@ -167,14 +186,17 @@ class Cycle:
     def _pass(self, desk: poller.Desk, sample: Sample) -> Result:
         total = Result()
         progress = self._progress(sample)
+        deadline = clock.monotonic() + PASS_SECONDS
         for slot in self.slots:
             if not _within(slot.settings.hours, sample.clock):
                 continue
-            done = self._guarded(desk, slot, sample, progress)
+            if slot.stream is not None and sample.server not in slot.stream.checkpoint.servers:
+                slot.stream = None  # opening it asks what this other server is
+            done = self._guarded(desk, slot, sample, progress, deadline)
             total = Result(total.rows + done.rows, total.late + done.late, total.busy or done.busy)
         return total
 
-    def _guarded(self, desk: poller.Desk, slot: Slot, sample: Sample, progress: int) -> Result:
+    def _guarded(self, desk: poller.Desk, slot: Slot, sample: Sample, progress: int, deadline: float) -> Result:
         """Run one stream; what stops it stops it alone."""
         if slot.error is not None and clock.monotonic() < slot.look_again:
             return Result()
@@ -182,7 +204,7 @@ class Cycle:
             if slot.stream is None:
                 slot.stream = poller.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
                 slot.goal = desk.reader.head(slot.stream.view) if self.once else None
-            result = self._run_stream(desk, slot, slot.stream, sample, progress)
+            result = self._run_stream(desk, slot, slot.stream, sample, progress, deadline)
         except (Halted, Misconfigured) as error:
             self._stop(desk, slot, error)
             return Result()
@@ -190,11 +212,13 @@ class Cycle:
             if slot.stream is not None:
                 poller.smaller_pages(slot.stream)
             raise
-        slot.error = None
+        if slot.error is not None:
+            slot.error = None
+            checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, "running", None)
         return result
 
     def _run_stream(
-        self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int
+        self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int, deadline: float
     ) -> Result:
         if stream.binding.kind == "id" and (head := desk.reader.head(stream.view)) is not None:
             stream.ids.observe(head=head.mark, progress=progress)
@@ -205,7 +229,7 @@ class Cycle:
             rows += done.rows
             more = done.more
             self._observe(desk, stream, sample, done)
-            if not more:
+            if not more or clock.monotonic() > deadline:
                 break
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()
@@ -243,6 +267,13 @@ class Cycle:
         if clock.monotonic() - slot.counted_at < COUNT_SECONDS:
             return
         slot.counted_at = clock.monotonic()
+        try:
+            self._count(desk, slot, stream, sample)
+        except Transient as error:  # a count is for people: one that takes too long must not stop the reading
+            log.warning("stream.not_counted", stream=stream.name, error=str(error))
+            slot.counted_at += COUNT_REST_SECONDS
+
+    def _count(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample) -> None:
         future = 0
         if stream.binding.kind == "time":
             ahead = sample.clock + int(desk.source.tolerance * SECOND)
@@ -265,10 +296,10 @@ class Cycle:
     def _stop(self, desk: poller.Desk, slot: Slot, error: ConnectorError) -> None:
         if slot.error is None or str(slot.error) != str(error):
             log.error("stream.stopped", stream=slot.name, reason=error.message, hint=error.hint)
-        state = "paused" if "pauses" in error.message else "stopped"
-        slot.error, slot.stream, slot.look_again = error, None, clock.monotonic() + RETRY_SECONDS
-        if state == "paused":
-            slot.look_again = float("inf")
+        paused = isinstance(error, Paused)
+        state = "paused" if paused else "stopped"
+        slot.error, slot.stream = error, None
+        slot.look_again = float("inf") if paused else clock.monotonic() + RETRY_SECONDS
         checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, state, str(error))
 
 

@@ -6,6 +6,7 @@
     |- Transient          try again later, from the last committed position
     |  `- Throttled       ... not before `after` seconds
     |- Halted             this stream or destination stops and asks; everything else goes on
+    |  `- Paused          ... and does not start again by itself
     `- LeaseLost          another process took over: stop writing, become the standby
 
 Messages name the thing and never hold row values, so they are safe to log.
@@ -48,6 +49,10 @@ class Throttled(Transient):
 
 class Halted(ConnectorError):
     """Going on could lose or double rows, or is refused for good: a person has to answer."""
+
+
+class Paused(Halted):
+    """Too much of what is read is refused: that is drift, and going on would fill the quarantine."""
 
 
 class LeaseLost(ConnectorError):

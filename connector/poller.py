@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from connector.errors import Halted, Misconfigured
+from connector.errors import Halted, Misconfigured, Paused
 from connector.position import SECOND, IdHorizon, Position, Window, cursor_text, tick_of, time_horizon
 from connector.sources.reader import Page, Reader, View
 from connector.store import checkpoints
@@ -256,7 +256,8 @@ def _lateness_ago(desk: Desk, binding: Binding, view: View, sample: Sample, head
 
 
 def _position_before(desk: Desk, view: View, start: str) -> Position | None:
-    return desk.reader.head(view, column=view.cursor, until=start)
+    """Return the last row before `start`, which itself is read."""
+    return desk.reader.head(view, column=view.cursor, before=start)
 
 
 def _same_data(checkpoint: Checkpoint, binding: Binding, sample: Sample) -> None:
@@ -285,7 +286,7 @@ def _watch_drift(stream: Stream, rows: int, refused: int) -> None:
     total, bad = (sum(values) for values in zip(*stream.recent, strict=True))
     if bad > _DRIFT_LEAST and bad > total * _DRIFT_SHARE:
         stream.recent.clear()
-        raise Halted(
+        raise Paused(
             f"stream {stream.name} pauses: {bad} of its last {total} rows were refused",
             hint="the view has probably changed: look at crm.quarantine, mend view or configuration, restart",
         )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Players or events looked at in one step: about one batch.
 STEP: Final = 1000
+#: A step that takes longer ends after the batch in hand: every loop reports often enough for the watchdog.
+STEP_SECONDS: Final = 15.0
 _LANE_IDLE_REFRESH_SECONDS: Final = 60.0
 _NOTHING: Final = Settled()
 
@@ -151,7 +153,10 @@ class Relay:
             if not (certain and item.digest == previous.digest):
                 items.append(item)
                 marks[id(item)] = row["change_seq"]
+        deadline = clock.monotonic() + STEP_SECONDS
         for batch in self.destination.batches(items):
+            if clock.monotonic() > deadline:
+                return Result(len(items), busy=True)
             place = Place(self._place.event_seq, marks[id(batch[-1])])
             self._deliver(connection, batch, place)
         if rows:
@@ -181,7 +186,10 @@ class Relay:
         if len(ready) < len(rows) or len(rows) == STEP:
             until = ready[-1]["seq"] if ready else self._place.event_seq
         items, settled = self._sift(ready)
+        deadline = clock.monotonic() + STEP_SECONDS
         for batch in self.destination.batches(items):
+            if clock.monotonic() > deadline:
+                return Result(len(items), busy=True)
             assert batch[-1].seq is not None
             self._deliver(connection, batch, Place(batch[-1].seq, self._place.change_seq))
         moved = until > self._place.event_seq

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from connector import clock
-from connector.errors import ConnectorError, Halted, Throttled
+from connector.errors import ConnectorError, Halted, Throttled, Unhealthy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +74,7 @@ class Runner:
     pace: Pace
     metrics: Metrics
     reported_at: float = field(default_factory=clock.monotonic)
+    waiting: bool = False
     failures: int = 0
     thread: threading.Thread | None = None
 
@@ -81,7 +82,10 @@ class Runner:
         """Run passes until told to stop. Runs on the thread; ends by closing the loop there."""
         try:
             while not stop.is_set():
-                stop.wait(self._pass())
+                seconds = self._pass()
+                self.waiting = True  # a wait that was decided on is no silence
+                stop.wait(seconds)
+                self.reported_at, self.waiting = clock.monotonic(), False
         finally:
             self.loop.close()
 
@@ -148,18 +152,28 @@ class Service:
     def stuck(self) -> list[str]:
         """Return the loops that have reported nothing for WATCHDOG_SECONDS."""
         oldest = clock.monotonic() - WATCHDOG_SECONDS
-        return [runner.loop.name for runner in self.runners if runner.reported_at < oldest]
+        return [runner.loop.name for runner in self.runners if not runner.waiting and runner.reported_at < oldest]
 
 
-def supervise(service: Service, stopping: threading.Event, *, notify: Callable[[str], None]) -> bool:
-    """Run a started service until `stopping`, feeding systemd's watchdog while every loop reports. Returns `stop()`."""
+def supervise(
+    service: Service, stopping: threading.Event, *, notify: Callable[[str], None], alive: Callable[[], bool]
+) -> bool:
+    """Run a started service until `stopping`, feeding systemd's watchdog while every loop reports. Returns `stop()`.
+
+    Raises Unhealthy when what the process stands on (`alive`) has gone: whoever supervises it starts it anew.
+    """
     notify("READY=1\nSTATUS=running")
     while not stopping.wait(watchdog_interval()):
+        if not alive():
+            service.stop()
+            raise Unhealthy(
+                "the embedded PostgreSQL has ended", hint="read server.log beside its data, and start again"
+            )
         if stuck := service.stuck():
             log.error("watchdog.stuck", loops=stuck)
             notify(f"STATUS=stuck: {', '.join(stuck)}")
         else:
-            notify("WATCHDOG=1")
+            notify("WATCHDOG=1\nSTATUS=running")
     notify("STOPPING=1")
     return service.stop()
 

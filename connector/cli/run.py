@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,13 +17,22 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+class Level(StrEnum):
+    """How much to log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 def run(
     config: ConfigFile = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Read to today's heads, drain the destinations, exit.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[Level, typer.Option(help="How much to log.")] = Level.INFO,
 ) -> None:
     """Keep the CRM in step until SIGTERM or Ctrl-C."""
-    logs.configure(level=log_level)
+    logs.configure(level=log_level.value)
     settings = application.load_config(config)
     stopping = threading.Event()
 

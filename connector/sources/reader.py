@@ -109,21 +109,26 @@ class Reader:
             query = query.where(_beyond(columns, bounds))
         return self._fetch(query.order_by(*columns).limit(limit), view)
 
-    def head(self, view: View, *, column: str | None = None, until: str | None = None) -> Position | None:
-        """Return the last row's position, or the last whose `column` is at or below `until`; None: there is none."""
+    def head(
+        self, view: View, *, column: str | None = None, until: str | None = None, before: str | None = None
+    ) -> Position | None:
+        """Return the last row's position, or the last with `column` up to `until` or `before`; None: there is none."""
         table = self._table(view)
         query = sa.select(*(table.c[name] for name in view.columns)).where(*_placed(table, view))
         if column is not None and until is not None:
             query = query.where(table.c[column] <= self._bind(view, column, until, "until"))
+        if column is not None and before is not None:
+            query = query.where(table.c[column] < self._bind(view, column, before, "before"))
         query = query.order_by(*(table.c[name].desc() for name in (view.cursor, *view.key))).limit(1)
         frame = self._fetch(query, view)
         return None if frame.is_empty() else position_at(frame, view, 0)
 
     def count(self, view: View, *, after: str | None = None) -> int:
-        """Return how many rows have no cursor, or (with `after`) one beyond that text."""
+        """Return how many rows have no place in the order (no cursor, or no key), or a cursor beyond `after`."""
         table = self._table(view)
         cursor = table.c[view.cursor]
-        condition = cursor.is_(None) if after is None else cursor > self._bind(view, view.cursor, after, "after")
+        unplaced = sa.or_(*(table.c[name].is_(None) for name in dict.fromkeys((view.cursor, *view.key))))
+        condition = unplaced if after is None else cursor > self._bind(view, view.cursor, after, "after")
         with self._session() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
 

@@ -122,7 +122,7 @@ def set_state(
     """Record what a stream is doing: running, paused or stopped, and why."""
     connection.execute(
         """
-        update crm.checkpoints set state = %s, error = %s, polled_at = clock_timestamp()
+        update crm.checkpoints set state = %s, error = %s
         where tenant = %s and source = %s and stream = %s
         """,
         (state, error, tenant, source, stream),

@@ -47,6 +47,10 @@ class Database:
         except psycopg.OperationalError as error:
             raise classify(error) from error
 
+    def alive(self) -> bool:
+        """Return whether the embedded server still runs; an operator's own server is not ours to judge."""
+        return self.server is None or self.server.alive()
+
     def close(self) -> None:
         """Stop the embedded server if this process started it."""
         if self.server is not None:

@@ -80,6 +80,16 @@ class Server:
                 connection.execute(psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name)))
         return self.url(name)
 
+    def alive(self) -> bool:
+        """Return whether the server's process is there, whoever started it."""
+        if self.process is not None:
+            return self.process.poll() is None
+        try:
+            os.kill(int((self.directory / "pgdata" / "postmaster.pid").read_text().split()[0]), 0)
+        except (OSError, ValueError, IndexError):
+            return False
+        return True
+
     def stop(self) -> None:
         """Stop the server (fast) if this process started it; idempotent, returns when it is down."""
         if self.process is not None and self.process.poll() is None:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 _STREAMS: Final = """
     select c.source, c.stream, c.state, c.error, c.rows, c.seen_cursor as seen, c.sealed_cursor as sealed,
-           c.lag_seconds, c.null_cursors, c.future_rows, c.polled_at,
+           case when now() - c.polled_at > interval '10 seconds'
+                then coalesce(c.lag_seconds, 0) + extract(epoch from now() - c.polled_at)::double precision
+                else c.lag_seconds end as lag_seconds, c.null_cursors, c.future_rows, c.polled_at,
            (select count(*) from crm.quarantine q where not q.kept and reason <> 'changed'
              and (q.tenant, q.source, q.stream) = (c.tenant, c.source, c.stream)) as quarantined
     from crm.checkpoints c where c.tenant = %s order by c.source, c.started_at, c.stream

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from connector import clock
-from connector.errors import Halted, LeaseLost, Misconfigured, Throttled, Transient
+from connector.errors import Halted, LeaseLost, Misconfigured, Throttled, Transient, Unhealthy
 from connector.metrics import Metrics
 from connector.service import (
     STOP_SECONDS,
@@ -193,7 +193,7 @@ def test_the_watchdog_is_fed_only_while_every_loop_reports() -> None:
                 service.runners[0].reported_at -= WATCHDOG_SECONDS + 1
             return stopped
 
-    assert supervise(service, Stopping(after=3), notify=said.append)
+    assert supervise(service, Stopping(after=3), notify=said.append, alive=lambda: True)
     assert [message.partition("\n")[0] for message in said] == [
         "READY=1",
         "WATCHDOG=1",
@@ -248,3 +248,18 @@ def test_a_notification_socket_that_is_gone_does_not_stop_the_connector(
     """Systemd may restart and take its socket away for a moment."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(short_directory / "gone"))
     notify_systemd("WATCHDOG=1")
+
+
+def test_a_planned_wait_is_not_silence() -> None:
+    """A loop that waits longer than the watchdog's time, because an API asked for it, is not stuck."""
+    service = Service([(Loop(name="api"), PACE)], Metrics())
+    service.runners[0].reported_at = clock.monotonic() - WATCHDOG_SECONDS - 1
+    service.runners[0].waiting = True
+    assert service.stuck() == []
+
+
+def test_a_process_whose_embedded_store_has_ended_ends_too() -> None:
+    """Whoever supervises the process starts it again, and the store with it."""
+    service = Service([(Loop(name="bets"), PACE)], Metrics())
+    with pytest.raises(Unhealthy, match="has ended"):
+        supervise(service, Stop(after=3), notify=lambda _: None, alive=lambda: False)
