@@ -21,8 +21,9 @@ from connector.relay import Relay, lanes_of
 from connector.service import Loop, Pace, Service, notify_systemd, supervise
 from connector.sources.dialect import Settings
 from connector.sources.reader import Reader
-from connector.store import database, lease as leases, reports
+from connector.store import database, lease as leases, players, reports
 from connector.streams import STREAMS
+from connector.web.server import WebServer
 
 if TYPE_CHECKING:
     import threading
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 #: How long `run --once` keeps trying a server that is away.
 _PATIENCE_SECONDS: Final = 30.0
+#: ... and how long it waits between passes that found nothing.
+_CALM_SECONDS: Final = 0.05
 
 log = structlog.get_logger()
 
@@ -91,11 +94,36 @@ class App:
     def run(self, stopping: threading.Event) -> bool:
         """Run until `stopping` is set; returns whether every loop stopped in time."""
         service = Service(self.loops(), self.metrics)
+        web = self._web(service)
         service.start()
+        stopped = False
         try:
-            return supervise(service, stopping, notify=notify_systemd, alive=self.database.alive)
+            stopped = supervise(service, stopping, notify=notify_systemd, alive=self.database.alive)
         finally:
+            if web is not None:
+                web.stop()
+            if stopped:
+                self.close()
+            else:  # a thread still uses its connections: what is open on them rolls back when the process ends
+                self.database.close()
+        return stopped
+
+    def _web(self, service: Service) -> WebServer | None:
+        """Start the process's page, unless there is none to serve."""
+        if self.settings.web is None:
+            return None
+        web = WebServer(
+            self.settings.web.listen,
+            registry=self.metrics.registry,
+            stuck=service.stuck,
+            status=lambda: report(self.database, self.settings),
+        )
+        try:
+            web.start()
+        except Misconfigured:
             self.close()
+            raise
+        return web
 
     def run_once(self, stopping: threading.Event) -> dict[str, ConnectorError]:
         """Read to the heads seen now, drain every destination, and return what stopped, by name."""
@@ -135,6 +163,8 @@ def build(settings: config.Config, *, once: bool = False) -> App:
     try:
         database.migrate(store)
         _claim_tenant(store, settings)
+        with store.connect() as connection:
+            players.apply_rules(connection, settings.tenant, rules(settings))
     except ConnectorError:
         store.close()
         raise
@@ -163,11 +193,16 @@ def status(settings: config.Config) -> dict[str, Any]:
             raise Unhealthy(
                 "the store has no current schema", hint="start `connector run`, or `connector store migrate`"
             )
-        with store.connect() as connection:
-            subscriptions = {destination.name: list(destination.events) for destination in settings.destinations}
-            return reports.status(connection, settings.tenant, subscriptions)
+        return report(store, settings)
     finally:
         store.close()
+
+
+def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
+    """Return what `status` says of an open store."""
+    with store.connect() as connection:
+        subscriptions = {destination.name: list(destination.events) for destination in settings.destinations}
+        return reports.status(connection, settings.tenant, subscriptions)
 
 
 @contextmanager
@@ -254,5 +289,7 @@ def _drain(loop: Cycle | Relay, done: Any, stopping: threading.Event) -> None:
             stopping.wait(0.5)
             continue
         failing_since = None
-        if not result.busy and (done is None or done()):
-            return
+        if not result.busy:
+            if done is None or done():
+                return
+            stopping.wait(_CALM_SECONDS)

@@ -123,14 +123,18 @@ def open_stream(desk: Desk, name: str) -> Stream:
 
 
 def _bounds(desk: Desk, stream: Stream, since: str | None, until: str | None) -> tuple[str, str] | None:
-    """The ends of the job: given ones, or the view's first row and its head (for ids and times alike)."""
+    """The ends of the job: the given ones, or the view's first row and the end of history.
+
+    Never beyond the history: what is above is the daemon's to read, or its events would never reach a destination.
+    """
+    limit = stream.checkpoint.history_until
     first = desk.reader.read(stream.view, Window(None, None, since), limit=1).last
-    last = desk.reader.head(stream.view, column=stream.view.cursor if until else None, until=until)
-    return (
-        None
-        if first is None or last is None or last.mark < first.mark
-        else (since or first.cursor, until or last.cursor)
-    )
+    if first is None or limit is None or first.mark > limit:
+        return None
+    end = str(limit) if stream.binding.kind == "id" else cursor_text(limit, like=first.cursor)
+    if until is not None and mark_of(until, stream.binding.kind) < limit:
+        end = until
+    return (since or first.cursor, end)
 
 
 def _readable(text: str, stream: Stream) -> None:

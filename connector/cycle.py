@@ -6,7 +6,9 @@ page, a stream that must not go on stops alone and is looked at again now and th
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -69,7 +71,8 @@ class Slot:
     look_again: float = 0.0
     sweep_at: float = 0.0
     counted_at: float = float("-inf")
-    rescanned_at: float = float("-inf")
+    rescan_at: float = float("-inf")
+    rescanning: tuple[str, ...] | None = None
     idle_said_at: float = float("-inf")
     goal: Position | None = None
     reached: bool = False
@@ -184,16 +187,25 @@ class Cycle:
             slot.stream = None
 
     def _pass(self, desk: poller.Desk, sample: Sample) -> Result:
-        total = Result()
+        total, failed = Result(), None
         progress = self._progress(sample)
         deadline = clock.monotonic() + PASS_SECONDS
         for slot in self.slots:
             if not _within(slot.settings.hours, sample.clock):
+                slot.reached = True  # `once` does not wait for the hours to come
                 continue
             if slot.stream is not None and sample.server not in slot.stream.checkpoint.servers:
                 slot.stream = None  # opening it asks what this other server is
-            done = self._guarded(desk, slot, sample, progress, deadline)
+            try:
+                done = self._guarded(desk, slot, sample, progress, deadline)
+            except Transient as error:
+                if desk.connection.broken or desk.connection.closed:
+                    raise
+                failed = error  # a page that is too slow must not keep the other streams from being read
+                continue
             total = Result(total.rows + done.rows, total.late + done.late, total.busy or done.busy)
+        if failed is not None:
+            raise failed
         return total
 
     def _guarded(self, desk: poller.Desk, slot: Slot, sample: Sample, progress: int, deadline: float) -> Result:
@@ -212,6 +224,13 @@ class Cycle:
             if slot.stream is not None:
                 poller.smaller_pages(slot.stream)
             raise
+        except (LeaseLost, psycopg.OperationalError, psycopg.InterfaceError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw stops its stream alone, and is named without its values
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            unforeseen = f"stream {slot.name}: {type(error).__name__} in {Path(where.filename).name}, {where.name}"
+            self._stop(desk, slot, Halted(unforeseen, hint="a value that nobody foresaw: please report it"))
+            return Result()
         if slot.error is not None:
             slot.error = None
             checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, "running", None)
@@ -221,7 +240,7 @@ class Cycle:
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int, deadline: float
     ) -> Result:
         if stream.binding.kind == "id" and (head := desk.reader.head(stream.view)) is not None:
-            stream.ids.observe(head=head.mark, progress=progress)
+            stream.ids.observe(head=head.mark, progress=self._progress(desk.reader.sample()))
         horizon = poller.horizon_of(desk, stream, sample, progress)
         rows, more = 0, True
         for _ in range(PAGES):
@@ -236,8 +255,9 @@ class Cycle:
             checkpoints.caught_up(desk.connection, stream.checkpoint)
         late, sweeping = self._sweep(desk, slot, stream, horizon)
         self._count_unread(desk, slot, stream, sample)
-        slot.reached = slot.reached or self._at_goal(slot, stream, more=more)
-        return Result(rows, late, more or sweeping)
+        rescanning = self._rescan(desk, slot, stream)
+        slot.reached = slot.reached or (self._at_goal(slot, stream, more=more) and not rescanning)
+        return Result(rows, late, more or sweeping or rescanning)
 
     def _sweep(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, horizon: int | None) -> tuple[int, bool]:
         if clock.monotonic() < slot.sweep_at:
@@ -254,11 +274,11 @@ class Cycle:
         self.metrics.rows_read.labels(self.source.name, stream.name).inc(done.rows)
         if done.rows:
             poller.larger_pages(stream, desk.source.page_rows)
-        if stream.seen is not None and stream.binding.kind == "time":
-            self._newest = max(self._newest, min(stream.seen.mark, sample.clock))
+        if done.newest is not None:
+            self._newest = max(self._newest, min(done.newest, sample.clock))
 
     def _progress(self, sample: Sample) -> int:
-        """The replica's own progress, or the greatest cursor time of any stream minus `tolerance`. Never our clock."""
+        """The replica's own progress, or the newest business time of any stream minus `tolerance`. Never our clock."""
         if sample.progress is not None:
             return sample.progress
         return min(self._newest, sample.clock) - int(self.source.tolerance * SECOND)
@@ -280,13 +300,15 @@ class Cycle:
             future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
         null_cursors = desk.reader.count(stream.view)
         checkpoints.set_counts(desk.connection, stream.checkpoint, null_cursors=null_cursors, future_rows=future)
-        if (
-            null_cursors
-            and stream.binding.contract.reads_profiles
-            and clock.monotonic() - slot.rescanned_at >= RESCAN_SECONDS
-        ):
-            slot.rescanned_at = clock.monotonic()
-            poller.rescan(desk, stream)
+        if null_cursors and stream.binding.contract.reads_profiles and clock.monotonic() >= slot.rescan_at:
+            slot.rescan_at = clock.monotonic() + RESCAN_SECONDS
+            slot.rescanning = ()
+
+    def _rescan(self, desk: poller.Desk, slot: Slot, stream: poller.Stream) -> bool:
+        """Read a page of the users without a cursor, if their time has come; True: there are more."""
+        if slot.rescanning is not None:
+            slot.rescanning = poller.rescan(desk, stream, slot.rescanning or None)
+        return slot.rescanning is not None
 
     def _at_goal(self, slot: Slot, stream: poller.Stream, *, more: bool) -> bool:
         if stream.rereading:

@@ -6,6 +6,7 @@ table in docs/architecture.md); events `self_exclusion_*` and `kyc_*` are UCRM's
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,6 +77,11 @@ class MarketingRules:
     statuses: frozenset[str] = frozenset({"ACTIVE"})
     excluded_tags: frozenset[str] = frozenset()
     excluded_groups: frozenset[str] = frozenset()
+
+    def written(self) -> str:
+        """Return the rules as a text that is the same for the same rules."""
+        parts = (self.statuses, self.excluded_tags, self.excluded_groups)
+        return json.dumps([sorted(part) for part in parts], ensure_ascii=False)
 
 
 def ucrm_status(raw: pl.Expr) -> pl.Expr:

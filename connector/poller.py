@@ -69,11 +69,12 @@ class Stream:
 
 @dataclass(frozen=True)
 class Tick:
-    """What one tick did; `more`: the page was full, read on at once."""
+    """What one tick did; `more`: read on at once; `newest`: the latest business time of its rows, in nanoseconds."""
 
     rows: int
     committed: Committed | None
     more: bool
+    newest: int | None = None
 
 
 def open_stream(desk: Desk, contract: Contract, settings: config.Stream, sample: Sample) -> Stream:
@@ -119,26 +120,28 @@ def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> 
     page = desk.reader.read(stream.view, window, limit=stream.limit)
     if page.last is None:
         return _nothing_new(stream)
-    contiguous = stream.sealed == stream.at
+    contiguous, rereading = stream.sealed == stream.at, stream.rereading
     sealed = page.last if contiguous and horizon is not None and page.last.mark <= horizon else None
     fresh = not stream.rereading
     seen = page.last if fresh else None
-    committed = write(desk, stream, page, Advance(seen, sealed), fresh=fresh, clock=sample.clock)
+    committed, newest = write(desk, stream, page, Advance(seen, sealed), fresh=fresh, clock=sample.clock)
     _move(stream, page, sealed)
-    return Tick(page.frame.height, committed, page.full or stream.at != page.last)
+    return Tick(page.frame.height, committed, page.full or rereading, newest)
 
 
 def write(
     desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fresh: bool, clock: int | None = None
-) -> Committed:
-    """Normalise a page and commit it with its checkpoint. Called for tail and sweep pages alike.
+) -> tuple[Committed, int | None]:
+    """Normalise a page and commit it with its checkpoint; returns also the newest business time of its rows.
 
-    `clock` is the source's, given for tail pages: the age of their newest row is the stream's lag.
+    Called for tail and sweep pages alike. `clock` is the source's, given for tail pages: the age of their newest row is
+    the stream's lag.
     """
     context = Context(stream.checkpoint.history_until, rules=desk.rules)
     normalised = stream.binding.contract.normalise(page.frame, stream.binding, context)
-    if advance is not None and clock is not None:
-        advance = replace(advance, lag_seconds=_lag(normalised, clock))
+    newest = _newest(normalised)
+    if advance is not None and clock is not None and newest is not None:
+        advance = replace(advance, lag_seconds=max(0.0, (clock - newest) / SECOND))
     batch = Batch(
         stream.checkpoint,
         events=normalised.events,
@@ -151,18 +154,16 @@ def write(
     committed = commit(desk.connection, batch, rates=desk.rates, lease=desk.lease)
     refused = normalised.rejections.height - int(normalised.rejections["kept"].sum())
     _watch_drift(stream, page.frame.height, refused)
-    return committed
+    return committed, newest
 
 
-def rescan(desk: Desk, stream: Stream) -> int:
-    """Read user rows that have no cursor whole, by key, and bring their players up to date; returns their number."""
-    after: tuple[str, ...] | None = None
-    rows = 0
-    while not (frame := desk.reader.without_cursor(stream.view, after=after, limit=stream.limit)).is_empty():
-        write(desk, stream, Page(frame, None, full=False), None, fresh=False)
-        after = tuple(frame[name][-1] for name in stream.view.key)
-        rows += frame.height
-    return rows
+def rescan(desk: Desk, stream: Stream, after: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Read one page of user rows that have no cursor, in key order; returns where to go on, None at the end."""
+    frame = desk.reader.without_cursor(stream.view, after=after, limit=stream.limit)
+    if frame.is_empty():
+        return None
+    write(desk, stream, Page(frame, None, full=False), None, fresh=False)
+    return tuple(frame[name][-1] for name in stream.view.key)
 
 
 def horizon_of(desk: Desk, stream: Stream, sample: Sample, progress: int) -> int | None:
@@ -222,16 +223,16 @@ def _further(last: Position, seen: Position | None) -> Position:
     return last if seen is None or last.mark >= seen.mark else seen
 
 
-def _lag(normalised: Normalised, clock: int) -> float | None:
-    """Return how old the newest row of a page was when it was read, by the source's clock."""
+def _newest(normalised: Normalised) -> int | None:
+    """Return the latest business time of a page, in nanoseconds."""
     newest = [normalised.events["occurred_at"].max(), normalised.profiles["source_updated_at"].max()]
-    instants = [instant for instant in newest if isinstance(instant, datetime)]
-    return max(0.0, clock / SECOND - max(instants).timestamp()) if instants else None
+    instants = [instant.timestamp() for instant in newest if isinstance(instant, datetime)]
+    return int(max(instants) * SECOND) if instants else None
 
 
 def _first_start(desk: Desk, binding: Binding, view: View, settings: config.Stream, sample: Sample) -> Checkpoint:
     """Resolve `start` once. Rows up to today's head are history for ever; `now` keeps `lateness` open below it."""
-    head = desk.reader.head(view)
+    head = head_of(desk, view, sample)
     start = settings.start or binding.contract.start
     seen = sealed = None
     if start == "now":
@@ -243,6 +244,16 @@ def _first_start(desk: Desk, binding: Binding, view: View, settings: config.Stre
         *(desk.tenant, desk.source.name, binding.stream, 0, view.cursor, view.key, (sample.server,), seen, sealed),
         history_until=head.mark if head else None,
     )
+
+
+def head_of(desk: Desk, view: View, sample: Sample) -> Position | None:
+    """Return the last row that is not ahead of the source's clock: a row dated 2099 is nobody's head."""
+    head = desk.reader.head(view)
+    limit = sample.clock + int(desk.source.tolerance * SECOND)
+    if head is None or view.kind == "id" or head.mark <= limit:
+        return head
+    example = cursor_text(limit, like=head.cursor)
+    return desk.reader.head(view, column=view.cursor, until=example)
 
 
 def _lateness_ago(desk: Desk, binding: Binding, view: View, sample: Sample, head: Position) -> Position | None:

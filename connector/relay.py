@@ -7,7 +7,7 @@ carries exclusions past everything that waits, and the player's own lane sends t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import psycopg
 import structlog
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STEP: Final = 1000
 #: A step that takes longer ends after the batch in hand: every loop reports often enough for the watchdog.
 STEP_SECONDS: Final = 15.0
-_LANE_IDLE_REFRESH_SECONDS: Final = 60.0
+_ROUND_SECONDS: Final = 30.0
 _NOTHING: Final = Settled()
 
 log = structlog.get_logger()
@@ -44,6 +44,15 @@ class Result:
     items: int = 0
     busy: bool = False
     standby: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why an event of the feed is not sent now."""
+
+    seq: int
+    player_id: int
+    what: Literal["parked", "dropped", "expired"]
 
 
 @dataclass
@@ -60,7 +69,7 @@ class Relay:
     _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
     _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
     _distrusted: int = field(default=0, init=False)
-    _refresh_at: float = field(default=0.0, init=False)
+    _round_at: float = field(default=0.0, init=False)
 
     @property
     def name(self) -> str:
@@ -134,11 +143,11 @@ class Relay:
         profiles = self._send_changes(connection)
         if profiles.busy or self.lane.number == EXCLUSIONS:
             return profiles
-        waited = self._send_parked(connection)
+        waited = self._send_parked(connection) if profiles.items or self._is_round() else 0
+        if waited == STEP:  # the rest of what waited goes before anything newer
+            return Result(profiles.items + waited, busy=True)
         sent = self._send_events(connection, until)
-        if not (profiles.items or waited or sent.busy):
-            self._refresh(connection)
-        return Result(profiles.items + waited + sent.items, sent.busy or waited == STEP)
+        return Result(profiles.items + waited + sent.items, sent.busy)
 
     def _send_changes(self, connection: psycopg.Connection[Any]) -> Result:
         rows = feeds.changes(connection, self.lane, after=self._place.change_seq, limit=STEP)
@@ -157,27 +166,25 @@ class Relay:
         for batch in self.destination.batches(items):
             if clock.monotonic() > deadline:
                 return Result(len(items), busy=True)
-            place = Place(self._place.event_seq, marks[id(batch[-1])])
-            self._deliver(connection, batch, place)
+            self._deliver(connection, batch, Place(self._place.event_seq, marks[id(batch[-1])]))
         if rows:
             self._settle(connection, Place(self._place.event_seq, rows[-1]["change_seq"]), _NOTHING)
-        return Result(len(items), busy=len(rows) == STEP)
+        return Result(len(rows), busy=len(rows) == STEP)
 
     def _send_parked(self, connection: psycopg.Connection[Any]) -> int:
         """Send events that waited for their player's profile, which went out before."""
-        rows = feeds.parked(connection, self.lane, limit=STEP)
+        rows = [row for row in feeds.parked(connection, self.lane, self._place, limit=STEP) if not row["waiting"]]
         if not rows:
             return 0
-        items, settled = self._sift(rows)
-        done = [row["seq"] for row in rows]
+        items, verdicts = self._sift(rows)
         for batch in self.destination.batches(items):
-            self._deliver(
-                connection, batch, self._place, Settled(unparked=[item.seq for item in batch if item.seq is not None])
-            )
-        self._settle(connection, self._place, replace(settled, unparked=done))
+            sent = Settled(unparked=[item.seq for item in batch if item.seq is not None])
+            self._deliver(connection, batch, self._place, sent)
+        self._settle(connection, self._place, replace(_tally(verdicts), unparked=[row["seq"] for row in rows]))
         return len(rows)
 
     def _send_events(self, connection: psycopg.Connection[Any], until: int) -> Result:
+        """Send the lane's events in order. The place never moves past an event whose verdict is not written with it."""
         until = min(until, self._place.event_seq + feeds.SPAN)
         if until <= self._place.event_seq or not self.settings.events:
             return Result()
@@ -185,34 +192,36 @@ class Relay:
         ready = rows[: next((index for index, row in enumerate(rows) if row["waiting"]), len(rows))]
         if len(ready) < len(rows) or len(rows) == STEP:
             until = ready[-1]["seq"] if ready else self._place.event_seq
-        items, settled = self._sift(ready)
+        items, verdicts = self._sift(ready)
         deadline = clock.monotonic() + STEP_SECONDS
         for batch in self.destination.batches(items):
             if clock.monotonic() > deadline:
                 return Result(len(items), busy=True)
-            assert batch[-1].seq is not None
-            self._deliver(connection, batch, Place(batch[-1].seq, self._place.change_seq))
+            last = batch[-1].seq
+            assert last is not None
+            passed = [verdict for verdict in verdicts if self._place.event_seq < verdict.seq <= last]
+            self._deliver(connection, batch, Place(last, self._place.change_seq), _tally(passed))
         moved = until > self._place.event_seq
-        if moved or settled != _NOTHING:
-            self._settle(connection, Place(max(until, self._place.event_seq), self._place.change_seq), settled)
+        if moved:
+            left = [verdict for verdict in verdicts if verdict.seq > self._place.event_seq]
+            self._settle(connection, Place(until, self._place.change_seq), _tally(left))
         return Result(len(items), busy=moved or len(ready) < len(rows))
 
-    def _sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Item], Settled]:
+    def _sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Item], list[Verdict]]:
         """Encode the events that may go; park a stub's, drop an excluded player's, let go of stale ones."""
         items: list[Item] = []
-        parked: list[tuple[int, int]] = []
-        dropped = expired = 0
+        verdicts: list[Verdict] = []
         now = clock.now()
         for row in rows:
             if row["is_stub"]:
-                parked.append((row["player_id"], row["seq"]))
+                verdicts.append(Verdict(row["seq"], row["player_id"], "parked"))
             elif not row["marketable"]:
-                dropped += 1
+                verdicts.append(Verdict(row["seq"], row["player_id"], "dropped"))
             elif _age(row["occurred_at"], now) > self.settings.max_age:
-                expired += 1
+                verdicts.append(Verdict(row["seq"], row["player_id"], "expired"))
             else:
                 items.append(self.destination.encode_event(_event(row, self.lane.tenant)))
-        return items, Settled(parked=parked, dropped=dropped, expired=expired)
+        return items, verdicts
 
     def _deliver(
         self, connection: psycopg.Connection[Any], batch: Sequence[Item], place: Place, extra: Settled = _NOTHING
@@ -222,11 +231,13 @@ class Relay:
         accepted = [item for item, refusal in pairs if refusal is None]
         letters = [_letter(item, refusal) for item, refusal in pairs if refusal is not None]
         profiles = [
-            (item.player_id, item.digest if refusal is None else None, sorted(item.names), item.unsubscribed)
-            for item, refusal in pairs
+            (item.player_id, item.digest, sorted(item.names), item.unsubscribed)
+            for item in accepted
             if item.kind == "profile"
         ]
-        self._settle(connection, place, replace(extra, accepted=len(accepted), letters=letters, profiles=profiles))
+        distrusted = [item.player_id for item, refusal in pairs if refusal is not None and item.kind == "profile"]
+        done = replace(extra, accepted=len(accepted), letters=letters, profiles=profiles, distrusted=distrusted)
+        self._settle(connection, place, done)
         self.metrics.delivered.labels(self.lane.destination).inc(len(accepted))
         self.metrics.refused.labels(self.lane.destination).inc(len(letters))
 
@@ -235,10 +246,22 @@ class Relay:
         feeds.settle(connection, self.lane, place, settled, self.lease)
         self._place = place
 
-    def _refresh(self, connection: psycopg.Connection[Any]) -> None:
-        if clock.monotonic() >= self._refresh_at and self.lane.number != EXCLUSIONS:
-            self._refresh_at = clock.monotonic() + _LANE_IDLE_REFRESH_SECONDS
-            feeds.refresh(connection, self.lane, older_than=self.settings.refresh, limit=STEP)
+    def _is_round(self) -> bool:
+        """Return True now and then: for what need not be looked at in every step."""
+        if clock.monotonic() < self._round_at:
+            return False
+        self._round_at = clock.monotonic() + _ROUND_SECONDS
+        connection = self._connection
+        assert connection is not None
+        feeds.expire_parked(connection, self.lane, older_than=self.settings.max_age)
+        feeds.refresh(connection, self.lane, older_than=self.settings.refresh, limit=STEP)
+        return True
+
+
+def _tally(verdicts: Sequence[Verdict]) -> Settled:
+    parked = [(verdict.player_id, verdict.seq) for verdict in verdicts if verdict.what == "parked"]
+    count = [verdict.what for verdict in verdicts].count
+    return Settled(parked=parked, dropped=count("dropped"), expired=count("expired"))
 
 
 def lanes_of(tenant: str, settings: Settings) -> list[Lane]:

@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import threading
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -110,11 +111,15 @@ class Runner:
         elif isinstance(error, Halted):
             wait = _HALTED_SECONDS
         if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ... of a row of failures: no flood
-            known = isinstance(error, ConnectorError)
-            log.warning(
-                "loop.failed", loop=self.loop.name, failures=self.failures, error=str(error), exc_info=not known
-            )
+            said = str(error) if isinstance(error, ConnectorError) else _named(error)  # another's text may hold values
+            log.warning("loop.failed", loop=self.loop.name, failures=self.failures, error=said)
         return wait
+
+
+def _named(error: Exception) -> str:
+    """Return where an unforeseen error comes from, without its message."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return f"{type(error).__name__} at " + " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
 
 
 def backoff(failures: int) -> float:

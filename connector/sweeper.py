@@ -38,6 +38,6 @@ def run_once(desk: Desk, stream: Stream, *, horizon: int | None) -> Swept:
     page = desk.reader.read(stream.view, Window(stream.sealed, until), limit=stream.limit)
     if page.last is None:
         return Swept(0, 0, more=False)
-    committed = poller.write(desk, stream, page, Advance(sealed=page.last), fresh=False)
+    committed, _ = poller.write(desk, stream, page, Advance(sealed=page.last), fresh=False)
     stream.sealed = page.last
     return Swept(page.frame.height, committed.events, more=page.full)

@@ -203,7 +203,10 @@ class MariaDB:
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(self.directory / "socket")) != 0:
                 return False
-        self.root().close()
+        try:
+            self.root().close()
+        except pymysql.err.OperationalError:  # it listens a moment before it answers
+            return False
         return True
 
 
@@ -440,9 +443,10 @@ def _without(request: pytest.FixtureRequest, server: str, why: str) -> NoReturn:
     pytest.skip(f"{server} is not there: {why}")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the end which real servers the tests ran against, and which this machine has not."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say at the very end which real servers the tests ran against, and which this machine has not."""
+    yield
     used, missing = (terminalreporter.config.stash.get(key, {}) for key in (_USED, _MISSING))
     terminalreporter.section("real servers")
     for server in SERVERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -43,7 +44,8 @@ def run(
         signal.signal(number, stop)
     app = application.build(settings, once=once)
     if not once:
-        app.run(stopping)
+        if not app.run(stopping):
+            os._exit(0)  # a loop is stuck in a call; threads must not keep the process
         sys.exit(0)
     failed = app.run_once(stopping)
     for name, error in failed.items():

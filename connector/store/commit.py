@@ -1,6 +1,6 @@
 """THE transaction: one page in, all of it or nothing. The only place that writes events, players, totals and positions.
 
-Order inside: the tenant's lock (so that `seq` is commit order and no reader can skip an event), players, events,
+Order inside: the store's lock (so that `seq` is commit order and no reader can skip an event), players, events,
 totals, rejections, the checkpoint, and last the lease, which a frozen process has lost by then.
 """
 
@@ -13,10 +13,10 @@ import polars as pl
 import psycopg
 
 from connector import player
-from connector.errors import Transient
+from connector.errors import Halted, Transient
 from connector.event import EVENTS, REJECTIONS, empty
 from connector.store import checkpoints, lease as leases, ledger, pending, players, quarantine, totals
-from connector.store.database import classify, first_line
+from connector.store.database import classify, first_line, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +69,8 @@ def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, l
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
             if attempt == _ATTEMPTS - 1:
                 raise Transient(f"the store kept refusing a page: {first_line(error)}") from error
+        except psycopg.errors.ProgramLimitExceeded as error:
+            raise Halted(f"the store can't hold a row: {first_line(error)}", hint="mend the row in the view") from error
         except psycopg.OperationalError as error:
             raise classify(error) from error
     raise AssertionError
@@ -76,12 +78,12 @@ def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, l
 
 def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, lease: Lease) -> Committed:
     checkpoint = batch.checkpoint
-    connection.execute("select pg_advisory_xact_lock(hashtextextended('crm:' || %s, 0))", (checkpoint.tenant,))
+    ordered(connection)
     events, changed_players = batch.events, 0
     if batch.profiles.height:
         upserted = players.upsert(connection, checkpoint.tenant, batch.profiles, production=batch.production)
         changed_players = upserted.changed
-        pending.settle(connection, upserted.completed, rates)
+        pending.settle(connection, upserted.paid, rates)
         events = pl.concat([events, _profile_events(batch, upserted)])
     inserted, changed = _write_events(connection, batch, events, rates)
     quarantine.insert(connection, checkpoint, batch.rejections)

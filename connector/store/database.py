@@ -46,6 +46,9 @@ class Database:
             )
         except psycopg.OperationalError as error:
             raise classify(error) from error
+        except psycopg.ProgrammingError:  # its text quotes the URL, password and all
+            hint = "write special characters of user and password as %XX"
+            raise Misconfigured("store.url is not a PostgreSQL URL", hint=hint) from None
 
     def alive(self) -> bool:
         """Return whether the embedded server still runs; an operator's own server is not ours to judge."""
@@ -100,6 +103,14 @@ def is_current(database: Database) -> bool:
         row = connection.execute("select version_num from crm.schema_version").fetchone()
         return row is not None and row[0] == head
     return False
+
+
+def ordered(connection: psycopg.Connection[Any]) -> None:
+    """Take the lock under which every writer of the feeds commits: their numbers are drawn in commit order then.
+
+    One for the whole store, since tenants share the sequences. Held to the end of the caller's transaction.
+    """
+    connection.execute("select pg_advisory_xact_lock(hashtextextended('crm', 0))")
 
 
 def classify(error: BaseException) -> Exception:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.rows import dict_row
 
-from connector.store import lease as leases
-from connector.store.database import classify
+from connector.store import lease as leases, players
+from connector.store.database import classify, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -66,12 +66,40 @@ _EVENTS: Final = f"""
 """
 _PARKED: Final = f"""
     with w as materialized (
-        select w.seq from crm.parked_events w join crm.players p using (player_id)
+        select w.seq, w.player_id from crm.parked_events w join crm.players p using (player_id)
         where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and not p.is_stub
         order by w.seq limit %(limit)s
-    )
-    select {_EVENT_COLUMNS}, false as waiting from w join crm.event_rows e using (seq) {_EVENT_JOINS} order by e.seq
+    ), e as (select e.* from w join crm.event_rows e using (seq))
+    select {_EVENT_COLUMNS}, {_WAITING} as waiting from e {_EVENT_JOINS} order by e.seq
 """
+_EXPIRE_PARKED: Final = f"""
+    with gone as (
+        delete from crm.parked_events w using crm.event_rows e
+        where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and e.seq = w.seq
+          and e.occurred_at < now() - make_interval(secs => %(older)s)
+        returning w.seq
+    )
+    update crm.feeds set expired = expired + (select count(*) from gone)
+    where tenant = %(tenant)s and destination = %(destination)s and lane = %(lane)s
+"""
+_ACCEPT_PROFILE: Final = """
+    insert into crm.delivered_profiles (tenant, destination, player_id, hash, names, unsubscribed_by_us)
+    values (%s, %s, %s, %s, %s, %s)
+    on conflict (tenant, destination, player_id) do update set hash = excluded.hash, names = excluded.names,
+        unsubscribed_by_us = excluded.unsubscribed_by_us, sent_at = now()
+"""
+#: Refused: the hash no longer says what the API holds, but what it held before is not forgotten.
+_DISTRUST: Final = """
+    update crm.delivered_profiles set hash = null where tenant = %s and destination = %s and player_id = any(%s)
+"""
+_DEAD_LETTER: Final = """
+    insert into crm.dead_letters (tenant, destination, player_id, seq, kind, name, reason, field, message, payload)
+    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_PARK: Final = """
+    insert into crm.parked_events (tenant, destination, player_id, seq) values (%s, %s, %s, %s) on conflict do nothing
+"""
+_UNPARK: Final = "delete from crm.parked_events where tenant = %s and destination = %s and seq = any(%s)"
 #: How many sequence numbers one look for events spans: bounds the scan when most events are not subscribed to.
 SPAN: Final = 100_000
 
@@ -106,6 +134,7 @@ class Settled:
     accepted: int = 0
     letters: Sequence[tuple[Any, ...]] = ()
     profiles: Sequence[tuple[int, bytes | None, list[str], bool]] = ()
+    distrusted: Sequence[int] = ()
     parked: Sequence[tuple[int, int]] = ()
     unparked: Sequence[int] = ()
     dropped: int = 0
@@ -177,10 +206,15 @@ def events(
         return cursor.execute(_EVENTS, {**values, "names": list(names), "limit": limit}).fetchall()
 
 
-def parked(connection: psycopg.Connection[Any], lane: Lane, *, limit: int) -> list[dict[str, Any]]:
-    """Return waiting events whose player has a profile by now."""
+def parked(connection: psycopg.Connection[Any], lane: Lane, place: Place, *, limit: int) -> list[dict[str, Any]]:
+    """Return waiting events whose player has a profile by now; `waiting` as in `events`."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_PARKED, {**vars_of(lane), "limit": limit}).fetchall()
+        return cursor.execute(_PARKED, {**vars_of(lane), "changes": place.change_seq, "limit": limit}).fetchall()
+
+
+def expire_parked(connection: psycopg.Connection[Any], lane: Lane, *, older_than: float) -> None:
+    """Let go of waiting events that have become too old to send, and count them."""
+    connection.execute(_EXPIRE_PARKED, {**vars_of(lane), "older": older_than})
 
 
 def settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settled: Settled, lease: Lease) -> None:
@@ -196,38 +230,16 @@ def settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settle
 def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settled: Settled) -> None:
     who = (lane.tenant, lane.destination)
     with connection.cursor() as cursor:
-        if settled.profiles:
-            cursor.executemany(
-                """
-                insert into crm.delivered_profiles (tenant, destination, player_id, hash, names, unsubscribed_by_us)
-                values (%s, %s, %s, %s, %s, %s)
-                on conflict (tenant, destination, player_id) do update set hash = excluded.hash, names = excluded.names,
-                    unsubscribed_by_us = excluded.unsubscribed_by_us, sent_at = now()
-                """,
-                [(*who, *profile) for profile in settled.profiles],
-            )
-        if settled.letters:
-            cursor.executemany(
-                """
-                insert into crm.dead_letters
-                    (tenant, destination, player_id, seq, kind, name, reason, field, message, payload)
-                values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-                """,
-                [(*who, *letter) for letter in settled.letters],
-            )
-        if settled.parked:
-            cursor.executemany(
-                """
-                insert into crm.parked_events (tenant, destination, player_id, seq) values (%s, %s, %s, %s)
-                on conflict do nothing
-                """,
-                [(*who, *event) for event in settled.parked],
-            )
-    if settled.unparked:
-        connection.execute(
-            "delete from crm.parked_events where tenant = %s and destination = %s and seq = any(%s)",
-            (*who, list(settled.unparked)),
-        )
+        for statement, rows in (
+            (_ACCEPT_PROFILE, settled.profiles),
+            (_DEAD_LETTER, settled.letters),
+            (_PARK, settled.parked),
+        ):
+            if rows:
+                cursor.executemany(statement, [(*who, *row) for row in rows])
+    for statement, ids in ((_DISTRUST, settled.distrusted), (_UNPARK, settled.unparked)):
+        if ids:
+            connection.execute(statement, (*who, list(ids)))
     connection.execute(
         """
         update crm.feeds set event_seq = %s, change_seq = %s, accepted = accepted + %s, refused = refused + %s,
@@ -254,24 +266,21 @@ def set_state(connection: psycopg.Connection[Any], lane: Lane, state: str, error
     )
 
 
-def refresh(connection: psycopg.Connection[Any], lane: Lane, *, older_than: float, limit: int) -> int:
-    """Mark profiles that were last sent long ago, so that they are sent again; returns how many.
-
-    Takes the tenant's lock.
-    """
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(hashtextextended('crm:' || %s, 0))", (lane.tenant,))
-        return connection.execute(
-            """
-            insert into crm.player_changes (player_id, reason)
-            select player_id, 'refresh' from crm.delivered_profiles
-            where tenant = %(tenant)s and destination = %(destination)s and player_id %% %(lanes)s = %(lane)s
-              and sent_at < now() - make_interval(secs => %(older)s)
-            order by sent_at limit %(limit)s
-            on conflict (player_id, reason) do update set change_seq = nextval('crm.change_seq'), changed_at = now()
-            """,
-            {**vars_of(lane), "older": older_than, "limit": limit},
-        ).rowcount
+def refresh(connection: psycopg.Connection[Any], lane: Lane, *, older_than: float, limit: int) -> None:
+    """Mark profiles that were last sent long ago, so that they are sent again."""
+    rows = connection.execute(
+        f"""
+        select player_id from crm.delivered_profiles
+        where tenant = %(tenant)s and destination = %(destination)s and {_MINE}
+          and sent_at < now() - make_interval(secs => %(older)s)
+        order by sent_at limit %(limit)s
+        """,
+        {**vars_of(lane), "older": older_than, "limit": limit},
+    ).fetchall()
+    if rows:
+        with connection.transaction():
+            ordered(connection)
+            players.mark(connection, [player_id for (player_id,) in rows], "refresh")
 
 
 def vars_of(lane: Lane) -> dict[str, Any]:

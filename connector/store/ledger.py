@@ -36,7 +36,8 @@ _INSERT: Final = f"""
 #: A row that is there with other money, time or player is neither counted again nor hidden: both versions are kept.
 _CHANGED: Final = """
     insert into crm.quarantine (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, raw)
-    select s.tenant, s.source, s.stream, 'changed',
+    select distinct on (stream_id, key, name_id, n.player_id, n.occurred_at, n.amount, n.currency)
+           s.tenant, s.source, s.stream, 'changed',
            md5(concat_ws('|', n.player_id, n.occurred_at, n.amount, n.currency)),
            n.key, coalesce(n.transaction_id, n.key), s.brand_id,
            jsonb_build_object(

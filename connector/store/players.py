@@ -9,15 +9,16 @@ import polars as pl
 
 from connector import player
 from connector.store.copying import copy_frame
+from connector.store.database import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import psycopg
 
-_IDENTITY: Final = ["brand_id", "external_id"]
 #: Profile column -> players column, where they differ.
 _RENAMED: Final = {"registered_at": "created_at"}
+_IDENTITY: Final = ["brand_id", "external_id"]
 _NOT_STORED: Final = ("cursor", "history")
 _STORED: Final = tuple(name for name in player.PROFILES if name not in _NOT_STORED)
 _TYPES: Final[dict[pl.DataType | type[pl.DataType], str]] = {pl.Boolean: "boolean", pl.String: "text"}
@@ -41,12 +42,16 @@ _STAGE: Final = (
     + ", ".join(f"{name} {_sql_type(name)}" for name in _STORED)
     + ") on commit delete rows"
 )
+#: A wallet's currency is chosen once: the first one stays.
+_NEXT: Final = {"default_currency_code": "coalesce(p.default_currency_code, s.default_currency_code)"}
+_REPLACED: Final = tuple(name for name in _STORED if name not in (*_IDENTITY, *_NEXT))
 _BEFORE: Final = f"""
     select p.player_id, p.brand_id, p.external_id, p.status, p.kyc_status, p.is_stub, p.marketable,
            s.marketable, s.source_updated_at is distinct from p.source_updated_at,
            (p.is_stub or ({", ".join(f"p.{_column(name)}" for name in _VISIBLE)})
-               is distinct from ({", ".join(f"s.{name}" for name in _VISIBLE)})),
-           coalesce(s.source_updated_at < p.source_updated_at, false)
+               is distinct from ({", ".join(_NEXT.get(name, f"s.{name}") for name in _VISIBLE)})),
+           coalesce(s.source_updated_at < p.source_updated_at, false),
+           p.default_currency_code is null and s.default_currency_code is not null
     from pg_temp.stage_profiles s
     join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
 """
@@ -58,11 +63,23 @@ _UPSERT: Final = f"""
         where k.brand_id = s.brand_id and k.external_id = s.external_id)
     order by s.brand_id, s.external_id
     on conflict (tenant, brand_id, external_id) do update set
-        {", ".join(f"{_column(name)} = excluded.{_column(name)}" for name in _STORED if name not in _IDENTITY)},
+        {", ".join(f"{_column(name)} = excluded.{_column(name)}" for name in _REPLACED)},
         default_currency_code = coalesce(p.default_currency_code, excluded.default_currency_code),
         is_stub = false
     returning player_id, brand_id, external_id
-""".replace("default_currency_code = excluded.default_currency_code,", "")
+"""
+_JUDGE: Final = """
+    with judged as (
+        select player_id, coalesce(status_raw = any(%(statuses)s), false)
+            and not coalesce(tags ?| %(tags)s::text[], false) and not coalesce(groups ?| %(groups)s::text[], false)
+            and not traits ? 'unreadable_exclusion'
+            and coalesce((traits ->> 'cooling_off_until')::timestamptz <= now(), true) as now
+        from crm.players where tenant = %(tenant)s and not is_stub
+    )
+    update crm.players p set marketable = j.now from judged j
+    where j.player_id = p.player_id and j.now <> p.marketable
+    returning p.player_id, p.marketable
+"""
 _RESOLVE: Final = """
     select p.player_id, p.brand_id, p.external_id, p.default_currency_code
     from unnest(%s::text[], %s::text[]) as w(brand_id, external_id)
@@ -81,11 +98,15 @@ _MARK: Final = """
 
 @dataclass(frozen=True)
 class Upserted:
-    """What a page of profiles did: `before` is the state of the players that existed (see player.changes)."""
+    """What a page of profiles did.
+
+    `before` is the state of the players that existed (see player.changes), `paid` are those whose currency is known
+    since this page: what waited for it can be counted.
+    """
 
     before: pl.DataFrame
     changed: int
-    completed: Sequence[int]
+    paid: Sequence[int]
 
 
 def resolve(connection: psycopg.Connection[Any], tenant: str, events: pl.DataFrame) -> pl.DataFrame:
@@ -126,7 +147,7 @@ def upsert(connection: psycopg.Connection[Any], tenant: str, profiles: pl.DataFr
     mark(connection, changed["player_id"], "profile")
     mark(connection, excluded["player_id"], "exclusion")
     current = before.join(stale, on=_IDENTITY, how="anti")
-    return Upserted(current, changed.height, judged.filter("is_stub")["player_id"].to_list())
+    return Upserted(current, changed.height, judged.filter("paid")["player_id"].to_list())
 
 
 def mark(connection: psycopg.Connection[Any], player_ids: Iterable[int], reason: str) -> None:
@@ -151,6 +172,26 @@ def _before(connection: psycopg.Connection[Any], tenant: str) -> pl.DataFrame:
         "external_id": pl.String,
         "status": pl.String,
         "kyc_status": pl.String,
-        **dict.fromkeys(("is_stub", "marketable", "now_marketable", "touched", "differs", "older"), pl.Boolean),
+        **dict.fromkeys(("is_stub", "marketable", "now_marketable", "touched", "differs", "older", "paid"), pl.Boolean),
     }
     return pl.DataFrame(connection.execute(_BEFORE, {"tenant": tenant}).fetchall(), schema=schema, orient="row")
+
+
+def apply_rules(connection: psycopg.Connection[Any], tenant: str, rules: player.MarketingRules) -> int:
+    """Judge every player anew when the marketing rules have changed since the last start; returns how many changed.
+
+    Called at start, before the first page. Those who lose their marketing are sent at once.
+    """
+    written = rules.written()
+    with connection.transaction():
+        ordered(connection)
+        row = connection.execute("select marketing_rules from crm.tenants where tenant = %s", (tenant,)).fetchone()
+        if row is None or row[0] == written:
+            return 0
+        values = {"tenant": tenant, "statuses": sorted(rules.statuses)}
+        values |= {"tags": sorted(rules.excluded_tags), "groups": sorted(rules.excluded_groups)}
+        changed = connection.execute(_JUDGE, values).fetchall()
+        mark(connection, [player_id for player_id, _ in changed], "profile")
+        mark(connection, [player_id for player_id, now in changed if not now], "exclusion")
+        connection.execute("update crm.tenants set marketing_rules = %s where tenant = %s", (written, tenant))
+    return len(changed)

@@ -71,23 +71,24 @@ def sums(rows: pl.DataFrame) -> pl.DataFrame:
     base = pl.col("amount_base") * sign
     deposited, withdrawn, wagered, won = (pl.col("effect").abs() == code for code in range(1, len(EFFECTS) + 1))
     staked = pl.col("native_stake").is_not_null()
-    bets = sign.filter(wagered).sum() + staked.sum().cast(pl.Int64)
+    bets = sign.filter(wagered | staked).sum()
+    stake = pl.when(pl.col("effect") < 0).then(-pl.col("native_stake")).otherwise(pl.col("native_stake"))
     grouped = rows.group_by("player_id", "currency").agg(
         deposited=native.filter(deposited).sum(),
         deposit_count=sign.filter(deposited).sum(),
         withdrawn=native.filter(withdrawn).sum(),
         withdrawal_count=sign.filter(withdrawn).sum(),
-        wagered=native.filter(wagered).sum() + pl.col("native_stake").sum(),
+        wagered=native.filter(wagered).sum() + stake.sum(),
         bet_count=bets,
         won=native.filter(won).sum(),
         deposited_base=base.filter(deposited).sum(),
         withdrawn_base=base.filter(withdrawn).sum(),
-        wagered_base=base.filter(wagered).sum() + pl.col("stake_base").sum(),
+        wagered_base=base.filter(wagered).sum() + (pl.col("stake_base") * sign).sum(),
         won_base=base.filter(won).sum(),
         bets=pl.when(pl.col("play").any()).then(0).otherwise(bets),
         first_at=pl.col("occurred_at").min(),
         last_at=pl.col("occurred_at").max(),
-        last_bet_at=pl.col("occurred_at").filter((wagered & (pl.col("effect") > 0)) | staked).max(),
+        last_bet_at=pl.col("occurred_at").filter((wagered | staked) & (pl.col("effect") > 0)).max(),
         last_deposit_at=pl.col("occurred_at").filter(pl.col("effect") == 1).max(),
     )
     return grouped.with_columns(*(plain(pl.col(name)) for name in ("deposited", "withdrawn", "wagered", "won")))

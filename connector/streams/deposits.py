@@ -9,22 +9,28 @@ import polars as pl
 from connector.streams import transactions, values
 from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
 
-_FINAL: Final = ("COMPLETED", "CONFIRMED", "APPROVED", "SUCCESS", "SUCCESSFUL")
+_FINAL: Final = ("COMPLETED", "COMPLETE", "CONFIRMED", "APPROVED", "SUCCESS", "SUCCESSFUL", "PAID", "SETTLED", "FINAL")
+#: Not deposits (yet): left out. Any other word is refused, since it may mean money.
+_OTHER: Final = (
+    *("PENDING", "PROCESSING", "INITIATED", "NEW", "REQUESTED", "WAITING", "FAILED", "CANCELLED", "CANCELED"),
+    *("REJECTED", "DECLINED", "EXPIRED", "ERROR"),
+)
+_STATUSES: Final = {name: name for name in (*_FINAL, *_OTHER)}
 
 
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise. Rows whose `deposit_status` is not final are not deposits yet: left out."""
     typed = values.typed(page, binding)
     if "deposit_status" in binding.columns:
-        final = typed["deposit_status"].is_null() | typed["deposit_status"].is_in(_FINAL)
-        page, typed = page.filter(final), typed.filter(final).drop("row").with_row_index("row")
+        kept = ~typed["deposit_status"].is_in(_OTHER).fill_null(value=False)
+        page, typed = page.filter(kept), typed.filter(kept).drop("row").with_row_index("row")
     reversed_ = pl.col("is_rollback").fill_null(value=False)
     return transactions.normalised(
         page,
         typed,
         binding,
         context,
-        checks=[*transactions.unusable("deposit_amount")],
+        checks=[*transactions.unusable("deposit_amount"), *values.unknown("deposit_status", binding)],
         event={
             "name": pl.when(reversed_).then(pl.lit("custom_deposit_reversed")).otherwise(pl.lit("deposit_confirmed")),
             "transaction_id": pl.coalesce("transaction_id", "row_key"),
@@ -55,7 +61,7 @@ CONTRACT: Final = Contract(
         Column("bonus_code", aliases=("deposit_code",)),
         Column("payment_method", aliases=("deposit_method",)),
         Column("provider", aliases=("provider_name",)),
-        Column("deposit_status", "enum", aliases=("status",)),
+        Column("deposit_status", "enum", aliases=("status",), values=_STATUSES),
         Column("is_rollback", "flag", aliases=("acc_is_rollback",)),
     ),
     cursor=("dt_finalized", "time"),

@@ -45,6 +45,7 @@ def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.Data
     traits = {
         **{name: pl.col(name) for name in _TRAITS},
         "cooling_off_until": pl.col("cooling_off_until").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "unreadable_exclusion": pl.when(_unreadable(good)).then(pl.lit("true")),
         **{name: pl.col(f"extra:{name}") for name in binding.extra},
     }
     encoded = good.select(**traits).select(properties(list(traits)).alias("traits"))

@@ -30,6 +30,10 @@ _INVALID: Final = {
     "list": "not a list",
     "phone": "not a phone number",
 }
+#: Longer ids fit neither an API nor an index.
+ID_BYTES: Final = 128
+KEY_BYTES: Final = 400
+_TOO_LONG: Final = "too long for an id"
 #: Columns of every other kind stay texts.
 _DTYPES: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {"time": INSTANT, "amount": AMOUNT, "flag": pl.Boolean}
 #: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
@@ -81,7 +85,8 @@ def instant(text: pl.Expr) -> pl.Expr:
     zoned = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", strict=False, time_unit="us", time_zone="UTC")
     naive = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us").dt.replace_time_zone("UTC")
     date = clean.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    return pl.coalesce(zoned, naive, date, _epoch(clean))
+    parsed = pl.coalesce(zoned, naive, date, _epoch(clean))
+    return pl.when(parsed.dt.year().is_between(1, 9999)).then(parsed)  # what no calendar of the store can hold
 
 
 def _epoch(text: pl.Expr) -> pl.Expr:
@@ -107,20 +112,25 @@ def json_list(text: pl.Expr) -> pl.Expr:
 
 
 def _list_text(text: str) -> str | None:
-    stripped = text.strip()
-    if stripped.startswith("["):
-        try:
-            items = json.loads(stripped)
-        except ValueError:
-            return None
-        return json.dumps([str(item) for item in items], ensure_ascii=False, separators=(",", ":"))
-    body = stripped[1:-1] if stripped.startswith("{") and stripped.endswith("}") else stripped
-    items = [item.strip().strip('"') for item in _split(body)]
-    return json.dumps([item for item in items if item], ensure_ascii=False, separators=(",", ":"))
+    try:
+        items = _items(text.strip())
+    except (ValueError, csv.Error, RecursionError):
+        return None
+    written = json.dumps(items, ensure_ascii=False, separators=(",", ":")).replace("\\u0000", "\ufffd")
+    return written.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text
 
 
-def _split(body: str) -> list[str]:
-    return next(csv.reader([body], skipinitialspace=True, escapechar="\\"), [])
+def _items(text: str) -> list[str]:
+    if text.startswith("["):
+        return [str(item) for item in json.loads(text)]
+    body = text[1:-1] if text.startswith("{") and text.endswith("}") else text
+    lines = csv.reader(body.splitlines(), skipinitialspace=True, escapechar="\\")
+    return [item for line in lines for part in line if (item := part.strip().strip('"'))]
+
+
+def unknown(name: str, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
+    """Return the check of an optional enum whose unknown value costs the row: it may be about money."""
+    return [(pl.col(f"bad:{name}"), _INVALID["enum"], name)] if name in binding.columns else []
 
 
 def history(page: pl.DataFrame, binding: Binding, context: Context) -> pl.Series:
@@ -144,8 +154,11 @@ def split(
     invalid costs the row; an optional one only itself.
     """
     needed = [column for column in columns if column.required and not column.lenient]
+    ids = [column.name for column in columns if column.kind == "id"]
+    long = [(pl.col(name).str.len_bytes() > ID_BYTES, _TOO_LONG, name) for name in ids]
+    long.append((pl.col("row_key").str.len_bytes() > KEY_BYTES, _TOO_LONG, "row key"))
     keyless = (pl.col("row_key").is_null(), "missing", "row key")
-    rules = [*(rule for column in needed for rule in _required(column, frame)), keyless, *checks]
+    rules = [*(rule for column in needed for rule in _required(column, frame)), keyless, *long, *checks]
     nothing: list[pl.Expr] = [pl.lit(None)]
     reasons: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules]
     fields: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules]
@@ -183,6 +196,7 @@ def _rejections(page: pl.DataFrame, rows: pl.DataFrame, *, kept: bool) -> pl.Dat
     transaction = next((name for name in ("transaction_id", "bet_id") if name in rows.columns), None)
     return rows.with_columns(
         raw["raw"],
+        row_key=pl.col("row_key").str.slice(0, KEY_BYTES // 4),
         transaction_id=pl.coalesce(transaction, "row_key") if transaction else pl.lit(None),
         brand_id="ext_brand_id",
         external_id="user_ext_id",

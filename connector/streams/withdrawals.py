@@ -33,11 +33,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         context,
         checks=[
             *transactions.unusable("withdrawal_amount"),
-            (
-                pl.col("bad:withdrawal_status") if "withdrawal_status" in binding.columns else pl.lit(value=False),
-                "not a known value",
-                "withdrawal_status",
-            ),
+            *values.unknown("withdrawal_status", binding),
         ],
         event={
             "name": status.replace_strict(EVENT_OF, return_dtype=pl.String),

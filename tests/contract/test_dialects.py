@@ -286,6 +286,7 @@ def everything(
         if page.last is None:
             return rows
         assert page.frame.height <= limit
+        assert page.last != after, "the page did not move on"
         after = page.last
 
 

@@ -10,7 +10,8 @@ down_revision = None
 PLAYERS = """
 create table crm.tenants (
     tenant text primary key,
-    base_currency text not null
+    base_currency text not null,
+    marketing_rules text
 );
 
 create table crm.players (
@@ -258,6 +259,7 @@ create table crm.parked_events (
     parked_at timestamptz not null default now(),
     primary key (tenant, destination, player_id, seq)
 );
+create index on crm.delivered_profiles (tenant, destination, sent_at);
 comment on table crm.parked_events is 'Events whose player has no profile yet: sent once it has';
 
 create table crm.dead_letters (
