@@ -2,7 +2,8 @@
 
 A job is a stream and its bounds; its ranges and each range's position stand in the store, so a job that was stopped
 goes on where it was. Rows that are there already are left alone; players read here never overwrite a newer profile.
-Everything it writes is history: players and totals change, destinations get no events.
+Everything it writes is history: players and totals change, destinations get no events unless they are asked for, and
+then only such as are too old to trigger a campaign.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from connector import poller
 from connector.errors import Halted, Misconfigured
 from connector.position import EARLIEST, LATEST, SECOND, Position, Window, cursor_text, mark_of
-from connector.store import lease as leases
+from connector.store import feeds, lease as leases
 from connector.store.commit import Batch, commit
 from connector.streams import STREAMS
 from connector.streams.contract import Context
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _DAY: Final = 86_400 * SECOND
 _IDS: Final = 200_000
 _MOST_RANGES: Final = 200
+
+#: Destination -> names of the events it is sent; empty: history sends none.
+Subscriptions = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,11 @@ class Progress:
     rows: int
 
 
-def prepare(desk: Desk, stream: Stream, *, since: str | None, until: str | None) -> str:
+def prepare(desk: Desk, stream: Stream, *, since: str | None, until: str | None, sends: bool = False) -> str:
     """Create the ranges of a job unless they are there; returns the job's name. `None` bounds: the view's own ends."""
     for text in filter(None, (since, until)):
         _readable(text, stream)
-    job = f"{since or 'beginning'} to {until or 'history'}"
+    job = f"{since or 'beginning'} to {until or 'history'}" + (", events sent" if sends else "")
     who = (desk.tenant, desk.source.name, stream.name, job)
     found = desk.connection.execute(
         "select count(*) from crm.backfill_ranges where (tenant, source, stream, job) = (%s, %s, %s, %s)", who
@@ -77,7 +81,13 @@ def prepare(desk: Desk, stream: Stream, *, since: str | None, until: str | None)
 
 
 def run(
-    desk: Desk, stream: Stream, job: str, *, report: Callable[[Progress], None], stopped: Callable[[], bool]
+    desk: Desk,
+    stream: Stream,
+    job: str,
+    *,
+    send_to: Subscriptions,
+    report: Callable[[Progress], None],
+    stopped: Callable[[], bool],
 ) -> Progress:
     """Work through the job's open ranges in order until done or `stopped()`. Raises Transient: run it again."""
     progress = _progress(desk, stream, job)
@@ -86,7 +96,7 @@ def run(
         at = part.at
         while not stopped():
             page = desk.reader.read(stream.view, Window(at, part.until, part.since), limit=stream.limit)
-            _write(desk, stream, part, page)
+            _write(desk, stream, part, page, send_to)
             at = page.last or at
             progress = Progress(
                 progress.ranges, progress.ranges_done + (not page.full), progress.rows + page.frame.height
@@ -176,13 +186,16 @@ def _progress(desk: Desk, stream: Stream, job: str) -> Progress:
     return Progress(int(row[0]), int(row[1]), int(row[2]))
 
 
-def _write(desk: Desk, stream: Stream, part: Range, page: Page) -> None:
-    """Commit a page and its range's position in one transaction."""
+def _write(desk: Desk, stream: Stream, part: Range, page: Page, send_to: Subscriptions) -> None:
+    """Commit a page, its range's position and what destinations shall get of it in one transaction."""
     normalised = stream.binding.contract.normalise(
         page.frame, stream.binding, Context(all_history=True, rules=desk.rules)
     )
 
     def advance(connection: psycopg.Connection[Any]) -> None:
+        for destination, names in send_to.items():
+            keys = normalised.events["key"].to_list()
+            feeds.park_history(connection, stream.checkpoint, destination, keys=keys, names=names)
         last = page.last
         connection.execute(
             """

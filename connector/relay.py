@@ -7,6 +7,7 @@ carries exclusions past everything that waits, and the player's own lane sends t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import psycopg
@@ -70,6 +71,7 @@ class Relay:
     _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
     _distrusted: int = field(default=0, init=False)
     _round_at: float = field(default=0.0, init=False)
+    _history: bool = field(default=False, init=False)
 
     @property
     def name(self) -> str:
@@ -143,11 +145,16 @@ class Relay:
         profiles = self._send_changes(connection)
         if profiles.busy or self.lane.number == EXCLUSIONS:
             return profiles
-        waited = self._send_parked(connection) if profiles.items or self._is_round() else 0
+        due = self._is_round()
+        waited = self._send_parked(connection, history=False) if profiles.items or due else 0
         if waited == STEP:  # the rest of what waited goes before anything newer
             return Result(profiles.items + waited, busy=True)
         sent = self._send_events(connection, until)
-        return Result(profiles.items + waited + sent.items, sent.busy)
+        if sent.busy or not (due or self._history):  # history goes when nothing else wants to
+            return Result(profiles.items + waited + sent.items, sent.busy)
+        old = self._send_parked(connection, history=True)
+        self._history = old == STEP
+        return Result(profiles.items + waited + sent.items + old, self._history)
 
     def _send_changes(self, connection: psycopg.Connection[Any]) -> Result:
         rows = feeds.changes(connection, self.lane, after=self._place.change_seq, limit=STEP)
@@ -171,12 +178,13 @@ class Relay:
             self._settle(connection, Place(self._place.event_seq, rows[-1]["change_seq"]), _NOTHING)
         return Result(len(rows), busy=len(rows) == STEP)
 
-    def _send_parked(self, connection: psycopg.Connection[Any]) -> int:
-        """Send events that waited for their player's profile, which went out before."""
-        rows = [row for row in feeds.parked(connection, self.lane, self._place, limit=STEP) if not row["waiting"]]
+    def _send_parked(self, connection: psycopg.Connection[Any], *, history: bool) -> int:
+        """Send events that waited for their player's profile, which went out before, or until they were harmless."""
+        found = feeds.parked(connection, self.lane, self._place, history=history, limit=STEP)
+        rows = [row for row in found if not row["waiting"]]
         if not rows:
             return 0
-        items, verdicts = self._sift(rows)
+        items, verdicts = self._sift(rows, max_age=inf if history else self.settings.max_age)
         for batch in self.destination.batches(items):
             sent = Settled(unparked=[item.seq for item in batch if item.seq is not None])
             self._deliver(connection, batch, self._place, sent)
@@ -192,7 +200,7 @@ class Relay:
         ready = rows[: next((index for index, row in enumerate(rows) if row["waiting"]), len(rows))]
         if len(ready) < len(rows) or len(rows) == STEP:
             until = ready[-1]["seq"] if ready else self._place.event_seq
-        items, verdicts = self._sift(ready)
+        items, verdicts = self._sift(ready, max_age=self.settings.max_age)
         deadline = clock.monotonic() + STEP_SECONDS
         for batch in self.destination.batches(items):
             if clock.monotonic() > deadline:
@@ -207,7 +215,7 @@ class Relay:
             self._settle(connection, Place(until, self._place.change_seq), _tally(left))
         return Result(len(items), busy=moved or len(ready) < len(rows))
 
-    def _sift(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Item], list[Verdict]]:
+    def _sift(self, rows: Sequence[Mapping[str, Any]], *, max_age: float) -> tuple[list[Item], list[Verdict]]:
         """Encode the events that may go; park a stub's, drop an excluded player's, let go of stale ones."""
         items: list[Item] = []
         verdicts: list[Verdict] = []
@@ -217,7 +225,7 @@ class Relay:
                 verdicts.append(Verdict(row["seq"], row["player_id"], "parked"))
             elif not row["marketable"]:
                 verdicts.append(Verdict(row["seq"], row["player_id"], "dropped"))
-            elif _age(row["occurred_at"], now) > self.settings.max_age:
+            elif _age(row["occurred_at"], now) > max_age:
                 verdicts.append(Verdict(row["seq"], row["player_id"], "expired"))
             else:
                 items.append(self.destination.encode_event(_event(row, self.lane.tenant)))

@@ -292,7 +292,7 @@ def mariadb(request: pytest.FixtureRequest, directory: Path) -> Iterator[MariaDB
             cursor.execute("select version()")
             _note(request, "mariadb", str((cursor.fetchone() or ("?",))[0]))
             cursor.execute("create user owner@'127.0.0.1' identified by 'owning'")
-            cursor.execute("grant all on *.* to owner@'127.0.0.1'")
+            cursor.execute("grant all on *.* to owner@'127.0.0.1' with grant option")
             cursor.execute(f"create user {READER[0]}@'127.0.0.1' identified by '{READER[1]}'")
         yield server
     finally:

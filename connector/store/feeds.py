@@ -18,6 +18,7 @@ from connector.store.database import classify, ordered
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from connector.store.checkpoints import Checkpoint
     from connector.store.lease import Lease
 
 EXCLUSIONS: Final = -1
@@ -64,19 +65,33 @@ _EVENTS: Final = f"""
     )
     select {_EVENT_COLUMNS}, {_WAITING} as waiting from e {_EVENT_JOINS} order by e.seq
 """
+#: An event younger than this can trigger a campaign at Customer.io: history waits until it can't.
+_HARMLESS_SECONDS: Final = 72 * 3600
 _PARKED: Final = f"""
-    with w as materialized (
-        select w.seq, w.player_id from crm.parked_events w join crm.players p using (player_id)
+    with e as materialized (
+        select e.* from crm.parked_events w
+        join crm.players p using (player_id)
+        join crm.event_rows e using (seq, player_id)
         where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and not p.is_stub
-        order by w.seq limit %(limit)s
-    ), e as (select e.* from w join crm.event_rows e using (seq))
+          and w.history = %(history)s
+          and (not w.history or e.occurred_at < now() - make_interval(secs => {_HARMLESS_SECONDS}))
+        order by seq limit %(limit)s
+    )
     select {_EVENT_COLUMNS}, {_WAITING} as waiting from e {_EVENT_JOINS} order by e.seq
+"""
+_PARK_HISTORY: Final = """
+    insert into crm.parked_events (tenant, destination, player_id, seq, history)
+    select s.tenant, %(destination)s, e.player_id, e.seq, true
+    from crm.event_rows e join crm.event_streams s using (stream_id) join crm.event_names n using (name_id)
+    where (s.tenant, s.source, s.stream) = (%(tenant)s, %(source)s, %(stream)s)
+      and e.history and e.key = any(%(keys)s) and n.name = any(%(names)s)
+    on conflict do nothing
 """
 _EXPIRE_PARKED: Final = f"""
     with gone as (
         delete from crm.parked_events w using crm.event_rows e
         where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and e.seq = w.seq
-          and e.occurred_at < now() - make_interval(secs => %(older)s)
+          and not w.history and e.occurred_at < now() - make_interval(secs => %(older)s)
         returning w.seq
     )
     update crm.feeds set expired = expired + (select count(*) from gone)
@@ -206,10 +221,21 @@ def events(
         return cursor.execute(_EVENTS, {**values, "names": list(names), "limit": limit}).fetchall()
 
 
-def parked(connection: psycopg.Connection[Any], lane: Lane, place: Place, *, limit: int) -> list[dict[str, Any]]:
-    """Return waiting events whose player has a profile by now; `waiting` as in `events`."""
+def parked(
+    connection: psycopg.Connection[Any], lane: Lane, place: Place, *, history: bool, limit: int
+) -> list[dict[str, Any]]:
+    """Return waiting events whose time has come, live ones or history; `waiting` as in `events`."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_PARKED, {**vars_of(lane), "changes": place.change_seq, "limit": limit}).fetchall()
+        values = {**vars_of(lane), "changes": place.change_seq, "history": history, "limit": limit}
+        return cursor.execute(_PARKED, values).fetchall()
+
+
+def park_history(
+    connection: psycopg.Connection[Any], checkpoint: Checkpoint, destination: str, *, keys: list[str], names: list[str]
+) -> None:
+    """Put history events of a stream up for sending to one destination, inside the caller's transaction. Idempotent."""
+    values = {"tenant": checkpoint.tenant, "source": checkpoint.source, "stream": checkpoint.stream}
+    connection.execute(_PARK_HISTORY, {**values, "destination": destination, "keys": keys, "names": names})
 
 
 def expire_parked(connection: psycopg.Connection[Any], lane: Lane, *, older_than: float) -> None:

@@ -6,15 +6,18 @@ import datetime as dt
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from connector import clock
 from connector.errors import ConnectorError, Misconfigured, Transient
 from connector.position import Kind, Position, Window
 from connector.sources import DIALECTS, reader as reading
 from connector.sources.dialect import Settings
+from connector.sources.mysql import MySQL
 from connector.sources.reader import Page, Reader, View
 
 if TYPE_CHECKING:
@@ -212,6 +215,12 @@ WALKS: Final = (
         {"c": "integer", "k": "varchar(12)", "k2": "timestamptz"},
         {"c": "int", "k": "varchar(12)", "k2": "timestamp(6) default 0"},
         tuple((str(n % 3), f"'{('bet', 'win')[n % 2]}'", f"'2026-01-01 00:00:00.{n // 2:06}'") for n in range(36)),
+    ),
+    Walk(
+        *("one date, and numbers that no float tells apart", "time", ("k",)),
+        {"c": "date", "k": "numeric(38,18)"},
+        {"c": "date", "k": "decimal(38,18)"},
+        tuple(("'2026-01-01'", f"12345678901234567890.{n * 7 % 31:018}") for n in range(31)),
     ),
 )
 #: A cursor's type and some of its values: each row must be found again by what was read of it.
@@ -512,13 +521,41 @@ def test_a_page_bounded_in_bytes_loses_nothing(
     assert everything(reader, view, limit=5000) == [(str(number), f"{number:05}" * 50) for number in range(2500)]
 
 
+@pytest.mark.parametrize(
+    ("type_name", "cast"),
+    [
+        ("datetime(6)", "DATETIME(6)"),
+        ("timestamp", "DATETIME(6)"),
+        ("date", "DATE"),
+        ("bigint(20)", "SIGNED INTEGER"),
+        ("int(10) unsigned zerofill", "UNSIGNED INTEGER"),
+        ("bit(1)", "UNSIGNED INTEGER"),
+        ("decimal(38,18)", "DECIMAL(38, 18)"),
+        ("decimal(10,2) unsigned", "DECIMAL(10, 2)"),
+    ],
+)
+def test_mysql_compares_numbers_and_times_as_what_they_are(type_name: str, cast: str) -> None:
+    """A bare text would be compared as a float by some versions; texts keep the column's collation."""
+    compiled = str(MySQL().bind("1", type_name, "p").compile(dialect=sa.make_url("mysql+pymysql://").get_dialect()()))
+    assert compiled == f"CAST(%s AS {cast})"
+    assert str(MySQL().bind("1", "varchar(40)", "p").compile()) == ":p"
+
+
 # Plans --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operator", ["postgresql", "mysql"], indirect=True)
-def test_a_missing_index_is_seen(operator: OperatorDatabase, reader: Reader) -> None:
+@pytest.mark.parametrize(
+    ("operator", "fine"),
+    [
+        ("postgresql", "timestamptz"),
+        ("postgresql", "timestamp(0)"),
+        ("mysql", "datetime(6)"),
+        ("mysql", "timestamp(6) null"),
+    ],
+    indirect=["operator"],
+)
+def test_a_missing_index_is_seen(operator: OperatorDatabase, reader: Reader, fine: str) -> None:
     """A keyset query needs a sort without the index on (cursor, key), and none with it."""
-    fine = "timestamptz" if operator.family == "postgresql" else "datetime(6)"
     table(operator, "planned", {"c": fine, "k": "bigint", "t": "varchar(80)"}, ())
     start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     operator.fill("planned_rows", [(start + dt.timedelta(seconds=n // 3), n, "x" * 40) for n in range(6000)])
@@ -592,6 +629,23 @@ def test_a_wrong_password_is_a_mistake_of_the_configuration(operator: OperatorDa
     assert "wrong-word" not in told(caught.value)
 
 
+def test_a_password_of_odd_characters_is_taken(operator: OperatorDatabase) -> None:
+    """What has a meaning in URLs, connection strings and quotes has none in a password."""
+    word = "a;b}c{d e@f/g:h%i=j?k&l"
+    role = f"odd_{operator.name}"
+    host = "" if operator.family == "postgresql" else "@'127.0.0.1'"
+    login = f"login password '{word}'" if operator.family == "postgresql" else f"identified by '{word}'"
+    operator.execute(f"create {'role' if operator.family == 'postgresql' else 'user'} {role}{host} {login}")
+    try:
+        reader = Reader(operator.url.replace("reader:reading-only", f"{role}:{quote(word, safe='')}"), source="casino")
+        if operator.family == "mysql":
+            operator.execute(f"grant select on {operator.url.rpartition('/')[2]}.* to {role}{host}")
+        assert reader.sample().clock > 0
+        reader.close()
+    finally:
+        operator.execute(f"drop {'role' if operator.family == 'postgresql' else 'user'} {role}{host}")
+
+
 def test_a_wrong_database_is_a_mistake_of_the_configuration(operator: OperatorDatabase) -> None:
     """The message names the database."""
     name = operator.url.rpartition("/")[2].partition("?")[0]
@@ -663,6 +717,17 @@ def test_a_sample_tells_clock_progress_and_server(operator: OperatorDatabase, re
     assert first.server == second.server
     assert second.progress is not None
     assert abs(second.progress - now) < 30e9
+
+
+@pytest.mark.parametrize("operator", ["mysql"], indirect=True)
+def test_a_replica_of_mysql_cannot_tell_its_progress(operator: OperatorDatabase, reader: Reader) -> None:
+    """Its clock goes on while its relay log stalls: where the server is read-only, progress is unknown."""
+    assert reader.sample().progress is not None
+    operator.execute("set global read_only = 1")
+    try:
+        assert reader.sample().progress is None
+    finally:
+        operator.execute("set global read_only = 0")
 
 
 @pytest.mark.parametrize("operator", ["standby"], indirect=True)

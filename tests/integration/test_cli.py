@@ -224,7 +224,7 @@ def test_a_view_that_lacks_something_stops_its_stream_alone(
     assert [row["external_id"] for row in look("select external_id from crm.players")] == ["7"]
 
 
-@pytest.mark.xfail(reason="the state of a stream that never started has no row in crm.checkpoints to stand in")
+@pytest.mark.xfail(reason="a stream that never started has no row in crm.checkpoints to keep its state in")
 def test_a_stream_that_never_started_stands_on_status(site: Site) -> None:
     """With its error, as a stream that stopped later does."""
     site.operator.execute("drop table deposits")
@@ -284,7 +284,6 @@ def test_another_base_currency_is_refused(site: Site) -> None:
     assert (ended.code, "base_currency" in ended.message) == (2, True)
 
 
-@pytest.mark.xfail(reason="a stream outside its hours never counts as having reached its goal: the run spins for ever")
 def test_hours_that_are_over_do_not_keep_a_run_from_ending(site: Site) -> None:
     """`run --once` outside a stream's hours leaves that stream out."""
     hour = (clock.now().hour + 2) % 24

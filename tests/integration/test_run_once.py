@@ -286,7 +286,6 @@ def test_what_the_views_hold_arrives_with_exact_totals(casino: Casino, store: Da
     assert crm.everything() == before
 
 
-@pytest.mark.xfail(reason="a page that ends a rereading says there is no more: --once ends before the rows behind it")
 def test_new_rows_are_picked_up_by_the_next_run(casino: Casino, store: Database, crm: Crm) -> None:
     """A run goes on where the last one ended, to the heads it finds at its start."""
     settings = settings_of(casino.operator, store, **ALL, source={"page_rows": 7})
@@ -385,7 +384,6 @@ def test_an_unknown_player_is_a_stub_until_the_profile_comes(pg_casino: Casino, 
     assert crm.rows("select * from crm.fx_pending") == []
 
 
-@pytest.mark.xfail(reason="only stubs that are completed have their waiting amounts settled")
 def test_a_currency_that_comes_after_the_profile_completes_amounts_too(
     pg_casino: Casino, store: Database, crm: Crm
 ) -> None:

@@ -256,11 +256,12 @@ create table crm.parked_events (
     destination text not null,
     player_id bigint not null,
     seq bigint not null,
+    history boolean not null default false,
     parked_at timestamptz not null default now(),
     primary key (tenant, destination, player_id, seq)
 );
 create index on crm.delivered_profiles (tenant, destination, sent_at);
-comment on table crm.parked_events is 'Events whose player has no profile yet: sent once it has';
+comment on table crm.parked_events is 'Events that wait: for their player''s profile, or (history) to trigger nothing';
 
 create table crm.dead_letters (
     id bigint generated always as identity primary key,
