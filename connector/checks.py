@@ -172,6 +172,9 @@ def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterato
             f"{nulls} row(s) have no {view.cursor} and are not read",
             f"a final row needs its {view.cursor}",
         )
+    if keyless := reader.count(view, keyless=True):
+        remedy = "a row needs its whole key to have a place: fill it in the view, or choose another with key: [...]"
+        yield Finding("error", subject, f"{keyless} row(s) have no {' or '.join(view.key)} and are not read", remedy)
     normalised = binding.contract.normalise(page.frame, binding, Context())
     good = normalised.events.height + normalised.profiles.height
     refused = normalised.rejections.filter(~normalised.rejections["kept"])

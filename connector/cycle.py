@@ -298,6 +298,8 @@ class Cycle:
         if stream.binding.kind == "time":
             ahead = sample.clock + int(desk.source.tolerance * SECOND)
             future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
+        if future:
+            poller.quarantine_future(desk, stream, sample)
         null_cursors = desk.reader.count(stream.view)
         checkpoints.set_counts(desk.connection, stream.checkpoint, null_cursors=null_cursors, future_rows=future)
         if null_cursors and stream.binding.contract.reads_profiles and clock.monotonic() >= slot.rescan_at:

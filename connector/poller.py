@@ -16,6 +16,7 @@ from connector.sources.reader import Page, Reader, View
 from connector.store import checkpoints
 from connector.store.checkpoints import Advance, Checkpoint
 from connector.store.commit import Batch, Committed, commit
+from connector.streams import values
 from connector.streams.contract import Binding, Context, Contract, Normalised, bind
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _DRIFT_ROWS: Final = 10_000
 _DRIFT_SHARE: Final = 0.01
 _DRIFT_LEAST: Final = 100
+#: A row this far ahead of the source's clock is a mistake; so many of them are shown.
+_FUTURE: Final = 86_400 * SECOND
+_FUTURE_ROWS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,17 @@ def rescan(desk: Desk, stream: Stream, after: tuple[str, ...] | None) -> tuple[s
         return None
     write(desk, stream, Page(frame, None, full=False), None, fresh=False)
     return tuple(frame[name][-1] for name in stream.view.key)
+
+
+def quarantine_future(desk: Desk, stream: Stream, sample: Sample) -> None:
+    """Show rows that are dated more than a day ahead: nobody waits for them. When mended they are read as any other."""
+    ahead = cursor_text(sample.clock + _FUTURE, like=like(stream))
+    page = desk.reader.read(stream.view, Window(None, None, since=ahead), limit=_FUTURE_ROWS)
+    if page.last is not None:
+        refused = values.refused(
+            page.frame, stream.binding, reason="dated more than a day ahead", field=stream.view.cursor
+        )
+        commit(desk.connection, Batch(stream.checkpoint, rejections=refused), rates=desk.rates, lease=desk.lease)
 
 
 def horizon_of(desk: Desk, stream: Stream, sample: Sample, progress: int) -> int | None:

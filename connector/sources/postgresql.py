@@ -77,7 +77,8 @@ class PostgreSQL:
 
     def columns(self, connection: sa.Connection, view: str) -> Mapping[str, str]:
         """See Dialect."""
-        return {str(name): str(type_name) for name, type_name in connection.execute(_COLUMNS, {"view": view})}
+        quoted = ".".join('"' + part.replace('"', '""') + '"' for part in view.split("."))  # to_regclass folds case
+        return {str(name): str(type_name) for name, type_name in connection.execute(_COLUMNS, {"view": quoted})}
 
     def sample(self, connection: sa.Connection) -> Sample:
         """See Dialect. A role without pg_control_system() is identified by its database alone."""

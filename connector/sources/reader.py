@@ -123,12 +123,15 @@ class Reader:
         frame = self._fetch(query, view)
         return None if frame.is_empty() else position_at(frame, view, 0)
 
-    def count(self, view: View, *, after: str | None = None) -> int:
-        """Return how many rows have no place in the order (no cursor, or no key), or a cursor beyond `after`."""
+    def count(self, view: View, *, after: str | None = None, keyless: bool = False) -> int:
+        """Return how many rows have no cursor, or no key (`keyless`, a scan), or a cursor beyond `after`."""
         table = self._table(view)
         cursor = table.c[view.cursor]
-        unplaced = sa.or_(*(table.c[name].is_(None) for name in dict.fromkeys((view.cursor, *view.key))))
-        condition = unplaced if after is None else cursor > self._bind(view, view.cursor, after, "after")
+        condition: sa.ColumnElement[bool] = cursor.is_(None)
+        if after is not None:
+            condition = cursor > self._bind(view, view.cursor, after, "after")
+        elif keyless:
+            condition = sa.and_(cursor.is_not(None), sa.or_(*(table.c[name].is_(None) for name in view.key)))
         with self._session() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
 

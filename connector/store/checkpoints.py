@@ -44,7 +44,7 @@ def load(connection: psycopg.Connection[Any], tenant: str, source: str, stream: 
         row = cursor.execute(
             "select * from crm.checkpoints where tenant = %s and source = %s and stream = %s", (tenant, source, stream)
         ).fetchone()
-    if row is None:
+    if row is None or not row["servers"]:
         return None
     return Checkpoint(
         *(tenant, source, stream, row["generation"], row["cursor_column"]),
@@ -63,7 +63,12 @@ def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
         insert into crm.checkpoints (tenant, source, stream, generation, cursor_column, key_columns, servers,
             seen_cursor, seen_key, seen_mark, sealed_cursor, sealed_key, sealed_mark, history_until)
         values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        on conflict do nothing
+        on conflict (tenant, source, stream) do update set
+            cursor_column = excluded.cursor_column, key_columns = excluded.key_columns, servers = excluded.servers,
+            seen_cursor = excluded.seen_cursor, seen_key = excluded.seen_key, seen_mark = excluded.seen_mark,
+            sealed_cursor = excluded.sealed_cursor, sealed_key = excluded.sealed_key,
+            sealed_mark = excluded.sealed_mark, history_until = excluded.history_until
+        where cardinality(crm.checkpoints.servers) = 0
         """,
         (
             *(checkpoint.tenant, checkpoint.source, checkpoint.stream, checkpoint.generation, checkpoint.cursor_column),
@@ -119,13 +124,13 @@ def caught_up(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> No
 def set_state(
     connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, state: str, error: str | None
 ) -> None:
-    """Record what a stream is doing: running, paused or stopped, and why."""
+    """Record what a stream is doing (running, paused or stopped) and why, also before it has ever started."""
     connection.execute(
         """
-        update crm.checkpoints set state = %s, error = %s
-        where tenant = %s and source = %s and stream = %s
+        insert into crm.checkpoints (tenant, source, stream, state, error) values (%s, %s, %s, %s, %s)
+        on conflict (tenant, source, stream) do update set state = excluded.state, error = excluded.error
         """,
-        (state, error, tenant, source, stream),
+        (tenant, source, stream, state, error),
     )
 
 

@@ -5,7 +5,6 @@ Lane -1 carries exclusions only. Everything here is one short transaction; no ne
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -319,4 +318,4 @@ def letter(
 ) -> tuple[Any, ...]:
     """Return a dead letter: the API's reason and the item as it was sent."""
     reason, field, message = refusal
-    return (player_id, seq, kind, name, reason, field, message, json.dumps(json.loads(body)))
+    return (player_id, seq, kind, name, reason, field, message, body.decode())

@@ -173,6 +173,11 @@ def split(
     return good.drop("reason", "field"), pl.concat(rejections)
 
 
+def refused(page: pl.DataFrame, binding: Binding, *, reason: str, field: str) -> pl.DataFrame:
+    """Return a whole page as rejections."""
+    return _rejections(page, typed(page, binding).with_columns(reason=pl.lit(reason), field=pl.lit(field)), kept=False)
+
+
 def _lost(column: Column, good: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Yield the rows that keep going without this column's value."""
     for bad, reason, name in _required(column, good):

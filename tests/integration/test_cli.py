@@ -224,7 +224,6 @@ def test_a_view_that_lacks_something_stops_its_stream_alone(
     assert [row["external_id"] for row in look("select external_id from crm.players")] == ["7"]
 
 
-@pytest.mark.xfail(reason="a stream that never started has no row in crm.checkpoints to keep its state in")
 def test_a_stream_that_never_started_stands_on_status(site: Site) -> None:
     """With its error, as a stream that stopped later does."""
     site.operator.execute("drop table deposits")

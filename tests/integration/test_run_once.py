@@ -589,6 +589,18 @@ def test_rows_of_the_future_wait_until_they_are_due(
     crm.assert_is(casino.expected)
 
 
+def test_rows_dated_far_ahead_are_shown_in_quarantine(casino: Casino, store: Database, crm: Crm) -> None:
+    """More than a day ahead of the source's clock is a mistake: kept whole with its reason, and never a head."""
+    casino.deposit("d1", "7", "1.00", "EUR", at=LONG_AGO)
+    far = "update deposits_rows set transaction_id = 'far', dt_finalized = '2199-01-01 00:00:00'"
+    casino.operator.execute(far)
+    casino.deposit("d2", "7", "1.00", "EUR", at=LONG_AGO + timedelta(hours=1))
+    assert run(settings_of(casino.operator, store, deposits={})) == {}
+    assert "far" not in {key for _, key, _ in crm.events()}
+    (shown,) = {(row["reason"], row["transaction_id"]) for row in crm.rows("select * from crm.quarantine")}
+    assert shown == ("dated more than a day ahead", "far")
+
+
 # What the tail passes by --------------------------------------------------------------------------------------------
 
 

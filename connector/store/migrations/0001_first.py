@@ -159,9 +159,9 @@ create table crm.checkpoints (
     source text not null,
     stream text not null,
     generation integer not null default 0,
-    cursor_column text not null,
-    key_columns text[] not null,
-    servers text[] not null,
+    cursor_column text not null default '',
+    key_columns text[] not null default '{}',
+    servers text[] not null default '{}',
     seen_cursor text, seen_key text[], seen_mark numeric,
     sealed_cursor text, sealed_key text[], sealed_mark numeric,
     history_until numeric,
@@ -175,7 +175,8 @@ create table crm.checkpoints (
     polled_at timestamptz,
     primary key (tenant, source, stream)
 );
-comment on table crm.checkpoints is 'seen: highest position read; sealed: nothing at or below can still appear';
+comment on table crm.checkpoints is
+    'seen: highest position read; sealed: nothing at or below can still appear; no servers: not started yet';
 
 create table crm.leases (
     name text primary key,
