@@ -181,7 +181,10 @@ def _renamed(name: str) -> str:
 def _disabled(profile: Profile) -> str:
     if profile.values.get("rg_self_excluded"):
         return "self_excluded"
-    return "none" if profile.values.get("status") == "active" else "disabled"
+    if profile.values.get("status") != "active":
+        return "disabled"
+    cooling = (profile.values.get("traits") or {}).get("cooling_off_until")
+    return "cooling_off" if profile.excluded and cooling else "none"
 
 
 def _seconds(instant: datetime | None) -> int | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KILLS = 8
+pytestmark = pytest.mark.timeout(300)  # set-up, kills and catching up on a slow machine
 RATES = {"EUR": Decimal(1), "GBP": Decimal("1.17"), "TRX": Decimal("0.25"), "BTC": Decimal(60_000)}
 KEYS = {
     "deposits": "transaction_id::text",

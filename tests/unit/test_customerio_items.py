@@ -150,9 +150,16 @@ def test_optional_columns_go_out_under_their_attribute_names(traits: dict[str, s
         ({"status": "banned"}, "disabled"),
     ],
 )
-def test_disabled_tells_the_three_states(changes: dict[str, Any], disabled: str) -> None:
+def test_disabled_tells_the_state(changes: dict[str, Any], disabled: str) -> None:
     """none, disabled or self_excluded, by the status table."""
     assert sent(**changes)["disabled"] == disabled
+
+
+@pytest.mark.parametrize(("excluded", "disabled"), [(True, "cooling_off"), (False, "none")])
+def test_a_player_who_takes_a_break_is_cooling_off(excluded: bool, disabled: str) -> None:
+    """Of the active players only one whose break lasts; no status of the operator says it."""
+    item = identify(profile(excluded=excluded, traits={"cooling_off_until": "2026-12-01T00:00:00Z"}), BRAND, Previous())
+    assert decoded(item)["attributes"]["disabled"] == disabled
 
 
 @pytest.mark.parametrize("status", ["SELF_EXCLUDED", "BANNED", "ACTIVE", "FROZEN", "LOCKED"])
