@@ -165,7 +165,7 @@ def open_lane(connection: psycopg.Connection[Any], lane: Lane) -> Place:
         vars_of(lane),
     ).fetchone()
     assert row is not None
-    if row[2] is False:
+    if row[2] is False and lane.number != EXCLUSIONS:
         connection.execute(
             """
             with old as (
@@ -185,7 +185,7 @@ def open_lane(connection: psycopg.Connection[Any], lane: Lane) -> Place:
         """
         insert into crm.feeds as f (tenant, destination, lane, lanes)
         values (%(tenant)s, %(destination)s, %(lane)s, %(lanes)s)
-        on conflict (tenant, destination, lane) do update set state = 'running', error = null
+        on conflict (tenant, destination, lane) do update set lanes = excluded.lanes, state = 'running', error = null
         returning event_seq, change_seq
         """,
         vars_of(lane),

@@ -16,7 +16,7 @@ from connector import app as application, clock, config
 from connector.destinations import customerio_items
 from connector.emulators.options import Faults
 from connector.errors import Halted, Transient
-from connector.store import reports
+from connector.store import feeds, reports
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -606,3 +606,16 @@ def test_a_restart_sends_nothing_twice(feed_of: Callable[..., Feed], writer: Wri
     again.drain()
     assert Counter(kind for kind, *_ in again.log) == {"event": 5}
     assert emulator.workspace.counts()["duplicates"] == 0
+
+
+def test_the_exclusion_lane_leaves_the_other_lanes_where_they_stand(store: Database, look: Look) -> None:
+    """It has no share of the players: another number of lanes is nothing to it."""
+    lanes = [feeds.Lane("kaasino", "api", number, 2) for number in (-1, 0, 1)]
+    with store.connect() as connection:
+        for lane in lanes:
+            feeds.open_lane(connection, lane)
+        look("update crm.feeds set event_seq = 5 + lane, change_seq = 7 + lane where lane >= 0 returning 1")
+        feeds.open_lane(connection, feeds.Lane("kaasino", "api", -1, 4))
+        feeds.open_lane(connection, feeds.Lane("kaasino", "api", -1, 4))
+    found = look("select event_seq, change_seq from crm.feeds where lane >= 0 order by lane")
+    assert [(row["event_seq"], row["change_seq"]) for row in found] == [(5, 7), (6, 8)]
