@@ -123,8 +123,3 @@ def tick_of(type_name: str) -> int:
     if match := re.search(r"\((\d)\)", lowered):
         return int(10 ** (9 - int(match[1])))
     return 1000 if lowered.startswith("timestamp") else SECOND // 1000
-
-
-def is_history(mark: int, history_until: int | None) -> bool:
-    """Rows at or below the head of the first start are history, whoever reads them; rows above are live."""
-    return history_until is not None and mark <= history_until

@@ -14,7 +14,7 @@ from connector.destinations.contract import Item, Previous, Profile, StoredEvent
 from connector.event import ulid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from connector.config import Brand
@@ -201,8 +201,3 @@ def _flag(text: str) -> str:
 
 def _array(items: Sequence[str] | None) -> str | None:
     return None if items is None else json.dumps(list(items), ensure_ascii=False, separators=(",", ":"))
-
-
-def brand_of(brands: Mapping[str, Brand], brand_id: str) -> Brand | None:
-    """Return a brand's configuration; an unconfigured brand has the defaults."""
-    return brands.get(brand_id)

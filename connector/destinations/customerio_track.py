@@ -51,13 +51,11 @@ class CustomerIOTrack:
 
     def encode_profile(self, profile: Profile, previous: Previous) -> Item:
         """See Destination."""
-        return items.identify(profile, items.brand_of(self._brands, profile.brand_id), previous)
+        return items.identify(profile, self._brands.get(profile.brand_id), previous)
 
     def encode_event(self, event: StoredEvent) -> Item:
         """See Destination."""
-        return items.event(
-            event, items.brand_of(self._brands, event.brand_id), self._settings.events.get(event.name, event.name)
-        )
+        return items.event(event, self._brands.get(event.brand_id), self._settings.events.get(event.name, event.name))
 
     def batches(self, batch: Sequence[Item]) -> Sequence[Sequence[Item]]:
         """See Destination."""

@@ -100,8 +100,3 @@ def as_text(column: sa.ColumnElement[Any], type_name: str, label: str) -> sa.Col
     target = SourceType("nvarchar(max)" if style is None else "nvarchar(64)")
     arguments: list[sa.ColumnElement[Any]] = [] if style is None else [sa.literal_column(str(style))]
     return sa.func.convert(sa.literal_column(target.text), column, *arguments).label(label)
-
-
-def compile_query(query: sa.Select[Any]) -> str:
-    """Return the T-SQL of a query, for people and for tests without a server."""
-    return str(query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import polars as pl
 import psycopg
@@ -11,9 +11,6 @@ import psycopg
 from connector.event import EFFECTS, NAMES
 from connector.money import Rates, plain
 from connector.store.copying import copy_frame
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _COLUMNS: Final = (
     *("player_id", "occurred_at", "amount_base", "stream_id", "name_id", "effect", "history", "key", "transaction_id"),
@@ -178,15 +175,3 @@ def _await_rates(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> Non
             """,
             (waiting["stream_id"].to_list(), waiting["key"].to_list(), waiting["name_id"].to_list()),
         )
-
-
-def counts(connection: psycopg.Connection[Any], tenant: str) -> Mapping[tuple[str, str], int]:
-    """Return the number of events per (source, stream)."""
-    rows = connection.execute(
-        """
-        select s.source, s.stream, count(*) from crm.event_rows e join crm.event_streams s using (stream_id)
-        where s.tenant = %s group by 1, 2
-        """,
-        (tenant,),
-    )
-    return {(source, stream): number for source, stream, number in rows}

@@ -12,7 +12,7 @@ import pytest
 
 from connector.config import Brand
 from connector.destinations.contract import Previous, Profile, StoredEvent
-from connector.destinations.customerio_items import VALUE_BYTES, attributes, brand_of, customer_id, event, identify
+from connector.destinations.customerio_items import VALUE_BYTES, attributes, customer_id, event, identify
 
 if TYPE_CHECKING:
     from connector.destinations.contract import Item
@@ -220,8 +220,6 @@ def test_a_value_that_the_api_would_refuse_costs_itself() -> None:
 def test_a_customer_id_is_the_brands_template(brand: Brand | None, expected: str) -> None:
     """Without a brand's configuration: brand, colon, id; leading zeros stay."""
     assert customer_id("1", "007", brand) == expected
-    assert brand_of({"1": BRAND}, "1") is BRAND
-    assert brand_of({"1": BRAND}, "2") is None
 
 
 def test_an_event_is_exactly_this_shape() -> None:

@@ -16,7 +16,6 @@ from connector.position import (
     IdHorizon,
     cursor_text,
     epoch_unit,
-    is_history,
     mark_of,
     tick_of,
     time_horizon,
@@ -220,9 +219,3 @@ def test_a_time_is_final_when_its_whole_tick_is_lateness_old(progress: int, late
 def test_a_stamp_covers_its_columns_tick(sql_type: str, nanoseconds: int) -> None:
     """A stamp counts as the end of its tick: a second for DATETIME(0), a day for DATE."""
     assert tick_of(sql_type) == nanoseconds
-
-
-def test_history_ends_at_the_head_of_the_first_start() -> None:
-    """Rows at or below the first head are history, rows above are live, and with no head everything is live."""
-    assert [is_history(mark, 10) for mark in (9, 10, 11)] == [True, True, False]
-    assert not is_history(0, None)
