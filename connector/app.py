@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -157,14 +158,20 @@ def load_config(path: Path) -> config.Config:
     return config.load(path, streams=list(STREAMS), events=NAMES)
 
 
-def build(settings: config.Config, *, once: bool = False) -> App:
-    """Open and migrate the store and wire everything. Main thread only. Raises Misconfigured, Transient."""
+def build(settings: config.Config, *, once: bool = False, waits: bool = False) -> App:
+    """Open and migrate the store and wire everything. Main thread only.
+
+    Raises Misconfigured; Transient when the store is away, unless the application `waits`: then its loops do.
+    """
     store = database.open_store(settings.store.url.get_secret_value())
+    store.prepare = functools.partial(_prepare, settings=settings)
     try:
-        database.migrate(store)
-        _claim_tenant(store, settings)
-        with store.connect() as connection:
-            players.apply_rules(connection, settings.tenant, rules(settings))
+        store.connect().close()
+    except Transient as error:
+        if not waits:
+            store.close()
+            raise
+        log.warning("store.away", error=str(error))
     except ConnectorError:
         store.close()
         raise
@@ -249,6 +256,14 @@ def _relays(settings: config.Config, store: database.Database, metrics: Metrics)
         client = DESTINATIONS[destination.kind](destination, brands)
         relays += [Relay(lane, destination, client, store, metrics) for lane in lanes_of(settings.tenant, destination)]
     return relays
+
+
+def _prepare(store: database.Database, *, settings: config.Config) -> None:
+    """Bring schema, tenant and players' marketing into line with this version and configuration; idempotent."""
+    database.migrate(store)
+    _claim_tenant(store, settings)
+    with store.connect() as connection:
+        players.apply_rules(connection, settings.tenant, rules(settings))
 
 
 def _claim_tenant(store: database.Database, settings: config.Config) -> None:

@@ -42,7 +42,7 @@ def run(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    app = application.build(settings, once=once)
+    app = application.build(settings, once=once, waits=not once)
     if not once:
         if not app.run(stopping):
             os._exit(0)  # a loop is stuck in a call; threads must not keep the process

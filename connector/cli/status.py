@@ -12,6 +12,8 @@ from rich.table import Table
 from connector import app as application
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
 
+#: What scripts rely on; the table for people, and the HTTP status, tell more.
+_DESTINATION: Final = ("state", "error", "pending", "accepted", "refused")
 _COUNTS: Final = ("pending", "accepted", "refused", "dropped", "expired")
 
 
@@ -19,7 +21,8 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Show the state of every stream and destination."""
     report = application.status(application.load_config(config))
     if as_json:
-        print(json.dumps(report, default=str))
+        exact = {name: {key: row[key] for key in _DESTINATION} for name, row in report["destinations"].items()}
+        print(json.dumps({"streams": report["streams"], "destinations": exact}, default=str))
         return
     console = Console()
     streams = _table("stream", "state", "rows", "lag", "seen", "sealed")

@@ -5,8 +5,9 @@ Owns connections and migrations; what is written over them belongs to the other 
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from connector.event import NAMES
 from connector.store import embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 OLDEST_VERSION: Final = 140000
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -37,9 +38,16 @@ class Database:
 
     url: str
     server: embedded.Server | None = None
+    #: Done once, before the first connection is handed out: schema, tenant. It gets this database without it.
+    prepare: Callable[[Database], None] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def connect(self, *, autocommit: bool = True) -> psycopg.Connection[Any]:
         """Open a connection. Raises Transient while the server is away, Misconfigured for a wrong login."""
+        with self._lock:
+            if self.prepare is not None:
+                self.prepare(Database(self.url))
+                self.prepare = None
         try:
             return psycopg.connect(
                 self.url, autocommit=autocommit, connect_timeout=10, application_name="connector", options=_OPTIONS
