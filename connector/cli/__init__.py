@@ -1,5 +1,6 @@
 """The command line: one file a command, one exit code a kind of failure.
 
+A command imports the parts it works with when it runs: help and the emulator must not wait for the rest.
 0 done, 1 failed, 2 usage or configuration, 3 unhealthy. A user's mistake is one message with a remedy, no traceback.
 """
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from connector import app as application, backfill as work, logs
+from connector import logs
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile
 from connector.errors import Misconfigured
 
@@ -30,6 +30,8 @@ def backfill(
     """Load history of one stream; a job that was stopped goes on where it was."""
     if everything == (since is not None or until is not None):
         raise Misconfigured("say what to load", hint="either --all, or --from and/or --to")
+    from connector import app as application, backfill as work
+
     logs.configure(level="warning")
     settings = application.load_config(config)
     stopping = threading.Event()

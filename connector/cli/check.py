@@ -8,7 +8,6 @@ import json
 import typer
 from rich.console import Console
 
-from connector import app as application, checks
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
 
 _MARKS = {"ok": "[green]ok[/]   ", "warn": "[yellow]warn[/] ", "error": "[red]error[/]"}
@@ -16,6 +15,8 @@ _MARKS = {"ok": "[green]ok[/]   ", "warn": "[yellow]warn[/] ", "error": "[red]er
 
 def check(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Check configuration, connections, views, columns, keys, indexes, clocks and destinations."""
+    from connector import app as application, checks
+
     settings = application.load_config(config)
     findings: list[checks.Finding] = []
     console = Console()

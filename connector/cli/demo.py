@@ -14,11 +14,11 @@ from rich.live import Live
 from connector import clock
 from connector.cli.options import Json  # noqa: TC001 - typer reads annotations at run time
 from connector.config import duration
-from connector.demo import show
-from connector.demo.stage import Sight, Stage
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from connector.demo.stage import Sight, Stage
 
 #: How long store and destination may take for what was in flight when the casino closed.
 _SETTLE_SECONDS: Final = 90.0
@@ -35,6 +35,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Watch a living casino's players and money arrive in a real CRM store and at a Customer.io-compatible API."""
+    from connector.demo.stage import Stage
+
     limit = None if seconds is None else duration(seconds)
     console = Console(stderr=as_json)
     stopping = threading.Event()
@@ -68,6 +70,8 @@ def outcome(sight: Sight, status: dict[str, Any]) -> dict[str, Any]:
 
 
 def _watch(stage: Stage, console: Console, stopping: threading.Event, limit: float | None, *, quiet: bool) -> None:
+    from connector.demo import show
+
     watch = show.Watch()
     started = clock.monotonic()
     with Live(console=console, auto_refresh=False, transient=False) as live:

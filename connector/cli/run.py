@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connector import app as application, logs
+from connector import logs
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def run(
     log_level: Annotated[Level, typer.Option(help="How much to log.")] = Level.INFO,
 ) -> None:
     """Keep the CRM in step until SIGTERM or Ctrl-C."""
+    from connector import app as application
+
     logs.configure(level=log_level.value)
     settings = application.load_config(config)
     stopping = threading.Event()

@@ -9,7 +9,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from connector import app as application
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
 
 #: What scripts rely on; the table for people, and the HTTP status, tell more.
@@ -19,6 +18,8 @@ _COUNTS: Final = ("pending", "accepted", "refused", "dropped", "expired")
 
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Show the state of every stream and destination."""
+    from connector import app as application
+
     report = application.status(application.load_config(config))
     if as_json:
         exact = {name: {key: row[key] for key in _DESTINATION} for name, row in report["destinations"].items()}

@@ -6,9 +6,7 @@ from typing import Final
 
 import typer
 
-from connector import app as application
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile
-from connector.store import database
 
 app: Final = typer.Typer(no_args_is_help=True)
 
@@ -21,6 +19,9 @@ def _group() -> None:
 @app.command()
 def migrate(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Bring the store's schema to this version; does nothing when it is."""
+    from connector import app as application
+    from connector.store import database
+
     settings = application.load_config(config)
     store = database.open_store(settings.store.url.get_secret_value())
     try:
