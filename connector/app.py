@@ -219,12 +219,12 @@ def desk(settings: config.Config, *, source: str | None, stream: str) -> Iterato
     if len(chosen) != 1:
         known = ", ".join(item.name for item in settings.sources)
         raise Misconfigured(f"which source? {source or 'none named'}", hint=f"--source, one of: {known}")
-    app = build(settings.model_copy(update={"destinations": []}))
     reader = Reader(
         chosen[0].url.get_secret_value(),
         source=chosen[0].name,
         settings=Settings(statement_timeout=chosen[0].statement_timeout),
     )
+    app = build(settings.model_copy(update={"destinations": []}))
     try:
         with app.database.connect() as connection:
             lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream)

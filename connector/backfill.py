@@ -97,13 +97,12 @@ def run(
         while not stopped():
             page = desk.reader.read(stream.view, Window(at, part.until, part.since), limit=stream.limit)
             _write(desk, stream, part, page, send_to)
-            at = page.last or at
-            progress = Progress(
-                progress.ranges, progress.ranges_done + (not page.full), progress.rows + page.frame.height
-            )
+            done = page.last is None  # only an empty page: one may be short because it was cut by bytes
+            progress = Progress(progress.ranges, progress.ranges_done + done, progress.rows + page.frame.height)
             report(progress)
-            if not page.full:
+            if done:
                 break
+            at = page.last
     return progress
 
 
@@ -201,12 +200,12 @@ def _write(desk: Desk, stream: Stream, part: Range, page: Page, send_to: Subscri
             """
             update crm.backfill_ranges set
                 rows = rows + %s, at_cursor = coalesce(%s, at_cursor), at_key = coalesce(%s, at_key),
-                at_mark = coalesce(%s, at_mark), done_at = case when %s then done_at else now() end
+                at_mark = coalesce(%s, at_mark), done_at = case when %s then now() else done_at end
             where range_id = %s
             """,
             (
                 *(page.frame.height, last.cursor if last else None, list(last.key) if last else None),
-                *(last.mark if last else None, page.full, part.range_id),
+                *(last.mark if last else None, last is None, part.range_id),
             ),
         )
 

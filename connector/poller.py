@@ -216,8 +216,9 @@ def _upper_bound(desk: Desk, stream: Stream, sample: Sample) -> str | None:
 
 
 def _nothing_new(stream: Stream) -> Tick:
-    if stream.rereading:
-        stream.rereading, stream.at = False, stream.seen
+    if stream.rereading:  # only an empty page ends it: one may be short because it was cut by bytes
+        stream.rereading = False
+        stream.at = stream.seen = _further(stream.at, stream.seen)
         return Tick(0, None, more=True)
     return Tick(0, None, more=False)
 
@@ -228,14 +229,11 @@ def _move(stream: Stream, page: Page, sealed: Position | None) -> None:
     stream.sealed = sealed or stream.sealed
     if not stream.rereading:
         stream.seen = page.last
-    elif not page.full:
-        stream.rereading = False
-        stream.at = stream.seen = _further(page.last, stream.seen)
 
 
-def _further(last: Position, seen: Position | None) -> Position:
+def _further(at: Position | None, seen: Position | None) -> Position | None:
     """Everything with a cursor up to `seen` has been read again; rows tied with it count as seen too."""
-    return last if seen is None or last.mark >= seen.mark else seen
+    return seen if at is None or (seen is not None and at.mark < seen.mark) else at
 
 
 def _newest(normalised: Normalised) -> int | None:

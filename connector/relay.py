@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STEP: Final = 1000
 #: A step that takes longer ends after the batch in hand: every loop reports often enough for the watchdog.
 STEP_SECONDS: Final = 15.0
-_ROUND_SECONDS: Final = 30.0
+_TIDY_SECONDS: Final = 30.0
 _NOTHING: Final = Settled()
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ class Relay:
     _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
     _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
     _distrusted: int = field(default=0, init=False)
-    _round_at: float = field(default=0.0, init=False)
+    _tidy_at: float = field(default=0.0, init=False)
     _history: bool = field(default=False, init=False)
 
     @property
@@ -145,7 +145,7 @@ class Relay:
         profiles = self._send_changes(connection)
         if profiles.busy or self.lane.number == EXCLUSIONS:
             return profiles
-        due = self._is_round()
+        due = self._tidy(connection)
         waited = self._send_parked(connection, history=False) if profiles.items or due else 0
         if waited == STEP:  # the rest of what waited goes before anything newer
             return Result(profiles.items + waited, busy=True)
@@ -254,13 +254,11 @@ class Relay:
         feeds.settle(connection, self.lane, place, settled, self.lease)
         self._place = place
 
-    def _is_round(self) -> bool:
-        """Return True now and then: for what need not be looked at in every step."""
-        if clock.monotonic() < self._round_at:
+    def _tidy(self, connection: psycopg.Connection[Any]) -> bool:
+        """Do what need not be done in every step, once its time has come; returns whether it was."""
+        if clock.monotonic() < self._tidy_at:
             return False
-        self._round_at = clock.monotonic() + _ROUND_SECONDS
-        connection = self._connection
-        assert connection is not None
+        self._tidy_at = clock.monotonic() + _TIDY_SECONDS
         feeds.expire_parked(connection, self.lane, older_than=self.settings.max_age)
         feeds.refresh(connection, self.lane, older_than=self.settings.refresh, limit=STEP)
         return True

@@ -60,7 +60,8 @@ class Committed:
 def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, lease: Lease) -> Committed:
     """Write one page. Called by poller, sweeper, backfill and retry with an autocommit connection of their own.
 
-    Idempotent: the same page again inserts nothing. Raises LeaseLost, or Transient after which nothing was written.
+    Idempotent: the same page again inserts nothing. Nothing was written when it raises: LeaseLost; Transient (again
+    later); Halted for a row that the store can't hold.
     """
     for attempt in range(_ATTEMPTS):
         try:

@@ -37,6 +37,12 @@ _PENDING: Final = """
               where f.tenant = %(tenant)s and f.destination = %(destination)s and f.lane >= 0)
          + (select count(*) from crm.parked_events w where w.tenant = %(tenant)s and w.destination = %(destination)s)
 """
+#: Players whose events have waited for a profile for longer than any cycle takes.
+_STUBS: Final = """
+    select count(distinct player_id) from crm.parked_events
+    where tenant = %(tenant)s and destination = %(destination)s
+      and not history and parked_at < now() - interval '5 minutes'
+"""
 
 
 def status(connection: psycopg.Connection[Any], tenant: str, subscriptions: dict[str, list[str]]) -> dict[str, Any]:
@@ -85,10 +91,13 @@ def _destination(
 ) -> dict[str, Any]:
     values = {"tenant": tenant, "destination": row["destination"], "names": names}
     pending = connection.execute(_PENDING, values).fetchone()
+    stubs = connection.execute(_STUBS, values).fetchone()
     assert pending is not None
+    assert stubs is not None
+    waiting = f"{stubs[0]} player(s) have events and no profile: is their row in user_profile?" if stubs[0] else None
     return {
         "state": row["trouble"] or "running",
-        "error": row["error"],
+        "error": row["error"] or waiting,
         "pending": int(pending[0]),
         **{key: int(row[key]) for key in ("accepted", "refused", "dropped", "expired")},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,6 +14,7 @@ from connector import app as application, backfill, config
 from connector.emulators import serve
 from connector.emulators.options import Faults
 from connector.errors import Halted, Misconfigured
+from connector.sources.reader import Reader
 from connector.store import lease as leases
 from connector.streams import STREAMS
 
@@ -182,3 +184,26 @@ def test_ranges_cover_the_whole_without_a_gap(since: str, until: str, kind: str)
     ranges = backfill.split(since, until, kind=kind)
     assert (ranges[0][0], ranges[-1][1]) == (since, until)
     assert all(left[1] == right[0] for left, right in itertools.pairwise(ranges))
+
+
+def test_a_range_is_done_only_when_nothing_is_left_of_it(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is cut by bytes as well as by rows: a short one is never taken for the last."""
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", lambda *args, **limits: replace(read(*args, **limits), full=False))
+    assert casino.fill().rows == 50
+    assert casino.stored == list(range(1, 51))
+
+
+def test_rereading_ends_only_when_nothing_is_left_of_it(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart everything from `sealed` to `seen` is read again, however short its pages are."""
+    casino.play(51, 90, "now()")
+    casino.run()
+    with psycopg.connect(casino.store.url) as store:
+        store.execute("delete from crm.event_rows where transaction_id is null and key::bigint between 80 and 90")
+        store.execute(
+            "update crm.checkpoints set sealed_cursor = '50', sealed_key = '{50}', sealed_mark = 50 where stream = 'casino_bets'"
+        )
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", lambda *args, **limits: replace(read(*args, **limits), full=False))
+    casino.run()
+    assert casino.stored == list(range(51, 91))

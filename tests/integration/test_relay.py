@@ -557,7 +557,7 @@ def test_profiles_are_sent_again_after_the_refresh(feed_of: Callable[..., Feed],
     assert len(feed.sent("profile")) == 3
     look("update crm.delivered_profiles set sent_at = now() - interval '2 hours' where true returning 1")
     for relay in feed.app.relays:
-        relay._round_at = 0.0
+        relay._tidy_at = 0.0
     feed.drain()
     feed.drain()
     assert len(feed.sent("profile")) == 6
@@ -619,3 +619,16 @@ def test_the_exclusion_lane_leaves_the_other_lanes_where_they_stand(store: Datab
         feeds.open_lane(connection, feeds.Lane("kaasino", "api", -1, 4))
     found = look("select event_seq, change_seq from crm.feeds where lane >= 0 order by lane")
     assert [(row["event_seq"], row["change_seq"]) for row in found] == [(5, 7), (6, 8)]
+
+
+def test_a_profile_that_does_not_come_is_reported(feed: Feed, writer: Writer, store: Database, look: Look) -> None:
+    """Events that have waited for five minutes are a question to the operator."""
+    writer.events(*deposits(0, 1, 2))
+    feed.drain()
+    with store.connect() as connection:
+        (report,) = reports.status(connection, "kaasino", {})["destinations"].values()
+        assert (report["state"], report["error"]) == ("running", None)
+        look("update crm.parked_events set parked_at = now() - interval '6 minutes' where true returning 1")
+        (report,) = reports.status(connection, "kaasino", {})["destinations"].values()
+    assert report["state"] == "running"
+    assert report["error"].startswith("3 player(s) have events and no profile")
