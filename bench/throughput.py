@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from connector import clock, config, poller
+from connector import clock, config, opening, poller
 from connector.cycle import Cycle
 from connector.metrics import Metrics
 from connector.money import Rates
@@ -73,7 +73,7 @@ def _end_to_end(settings: config.Config, opened: database.Database, bets: int) -
     users, casino_bets = cycle.slots
     sample = desk.reader.sample()
     for slot in (users, casino_bets):
-        slot.stream = poller.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
+        slot.stream = opening.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
     while poller.tick(desk, users.stream, sample, horizon=None).more:  # type: ignore[arg-type]
         pass
     started, rows = clock.monotonic(), 0

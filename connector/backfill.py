@@ -12,7 +12,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from connector import poller
+from connector import opening
 from connector.errors import Halted, Misconfigured
 from connector.position import EARLIEST, LATEST, SECOND, Position, Window, cursor_text, mark_of
 from connector.store import feeds, lease as leases
@@ -128,7 +128,7 @@ def open_stream(desk: Desk, name: str) -> Stream:
     if name not in desk.source.streams:
         known = ", ".join(desk.source.streams)
         raise Misconfigured(f"source {desk.source.name} has no stream {name!r}", hint=f"configured are: {known}")
-    return poller.open_stream(desk, STREAMS[name], desk.source.streams[name], desk.reader.sample())
+    return opening.open_stream(desk, STREAMS[name], desk.source.streams[name], desk.reader.sample())
 
 
 def _bounds(desk: Desk, stream: Stream, since: str | None, until: str | None) -> tuple[str, str] | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import structlog
 
-from connector import clock, poller, sweeper
-from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Transient
+from connector import clock, opening, poller, sweeper
+from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient
 from connector.position import SECOND, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Reader
@@ -43,8 +43,6 @@ RESCAN_SECONDS: Final = 600.0
 #: How often an idle stream says that it lives, and how long counting rests after it took too long.
 IDLE_SECONDS: Final = 1.0
 COUNT_REST_SECONDS: Final = 600.0
-#: A sweep waits until this share of `lateness` can be sealed at once.
-SWEEP_SHARE: Final = 8
 _DAY: Final = 86_400 * SECOND
 
 log = structlog.get_logger()
@@ -69,11 +67,11 @@ class Slot:
     stream: poller.Stream | None = None
     error: ConnectorError | None = None
     look_again: float = 0.0
-    sweep_at: float = 0.0
     counted_at: float = float("-inf")
     rescan_at: float = float("-inf")
     rescanning: tuple[str, ...] | None = None
     idle_said_at: float = float("-inf")
+    held_said: bool = False
     goal: Position | None = None
     reached: bool = False
 
@@ -214,12 +212,15 @@ class Cycle:
             return Result()
         try:
             if slot.stream is None:
-                slot.stream = poller.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
+                slot.stream = opening.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
                 slot.goal = desk.reader.head(slot.stream.view) if self.once else None
             result = self._run_stream(desk, slot, slot.stream, sample, progress, deadline)
         except (Halted, Misconfigured) as error:
             self._stop(desk, slot, error)
             return Result()
+        except Superseded:
+            slot.stream = None
+            return Result(busy=True)
         except Transient:
             if slot.stream is not None:
                 poller.smaller_pages(slot.stream)
@@ -239,9 +240,7 @@ class Cycle:
     def _run_stream(
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int, deadline: float
     ) -> Result:
-        if stream.binding.kind == "id" and (head := desk.reader.head(stream.view)) is not None:
-            stream.ids.observe(head=head.mark, progress=self._progress(desk.reader.sample()))
-        horizon = poller.horizon_of(desk, stream, sample, progress)
+        horizon = self._horizon(desk, slot, stream, sample, progress)
         rows, more = 0, True
         for _ in range(PAGES):
             done = poller.tick(desk, stream, sample, horizon=horizon)
@@ -253,22 +252,39 @@ class Cycle:
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()
             checkpoints.caught_up(desk.connection, stream.checkpoint)
-        late, sweeping = self._sweep(desk, slot, stream, horizon)
+        late, sweeping = self._sweep(desk, stream, progress, horizon)
         self._count_unread(desk, slot, stream, sample)
         rescanning = self._rescan(desk, slot, stream)
         slot.reached = slot.reached or (self._at_goal(slot, stream, more=more) and not rescanning)
         return Result(rows, late, more or sweeping or rescanning)
 
-    def _sweep(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, horizon: int | None) -> tuple[int, bool]:
-        if clock.monotonic() < slot.sweep_at:
-            return 0, False
-        swept = sweeper.run_once(desk, stream, horizon=horizon)
-        if not swept.more:
-            slot.sweep_at = clock.monotonic() + min(15.0, max(0.5, desk.source.lateness / SWEEP_SHARE))
-        if swept.late and not stream.binding.contract.reads_profiles:
-            log.info("sweep.late_rows", stream=stream.name, rows=swept.late)
-            self.metrics.late_rows.labels(self.source.name, stream.name).inc(swept.late)
-        return swept.late, swept.more
+    def _horizon(
+        self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int
+    ) -> int | None:
+        """Look how far the source is, and return the mark at or below which no row can appear any more."""
+        if stream.binding.kind == "time":
+            stream.horizon.observe(progress=progress, snapshot=sample.snapshot)
+        elif (head := desk.reader.head(stream.view)) is not None:
+            later = desk.reader.sample()
+            stream.horizon.observe(head=head.mark, progress=self._progress(later), snapshot=later.snapshot)
+        lateness, longest = int(stream.lateness * SECOND), int(desk.source.lateness_max * SECOND)
+        final = stream.horizon.final(progress=progress, lateness=lateness, longest=longest)
+        if stream.horizon.held and not slot.held_said:
+            log.warning("seal.held", stream=stream.name, reason="a transaction at the source is open for long")
+        slot.held_said = stream.horizon.held
+        return final
+
+    def _sweep(self, desk: poller.Desk, stream: poller.Stream, progress: int, final: int | None) -> tuple[int, bool]:
+        late, more = 0, False
+        for swept in sweeper.run_once(desk, stream, progress=progress, final=final):
+            more = more or swept.more
+            late += swept.late
+            if swept.late:
+                log.info("sweep.late_rows", stream=stream.name, rows=swept.late, within_seconds=swept.age)
+                self.metrics.note_late(self.source.name, stream.name, swept.late, swept.age)
+            if swept.widened is not None:
+                log.warning("sweep.window_widened", stream=stream.name, seconds=swept.widened)
+        return late, more
 
     def _observe(self, desk: poller.Desk, stream: poller.Stream, sample: Sample, done: poller.Tick) -> None:
         self.metrics.rows_read.labels(self.source.name, stream.name).inc(done.rows)
@@ -280,7 +296,7 @@ class Cycle:
     def _progress(self, sample: Sample) -> int:
         """The replica's own progress, or the newest business time of any stream minus `tolerance`. Never our clock."""
         if sample.progress is not None:
-            return sample.progress
+            return min(sample.progress, sample.clock)
         return min(self._newest, sample.clock) - int(self.source.tolerance * SECOND)
 
     def _count_unread(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample) -> None:
@@ -301,6 +317,8 @@ class Cycle:
         if future:
             poller.quarantine_future(desk, stream, sample)
         null_cursors = desk.reader.count(stream.view)
+        widened = checkpoints.widened(desk.connection, stream.checkpoint)
+        sweeper.keep_window(stream, max(desk.source.lateness, widened or 0.0))
         checkpoints.set_counts(desk.connection, stream.checkpoint, null_cursors=null_cursors, future_rows=future)
         if null_cursors and stream.binding.contract.reads_profiles and clock.monotonic() >= slot.rescan_at:
             slot.rescan_at = clock.monotonic() + RESCAN_SECONDS

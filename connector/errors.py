@@ -4,7 +4,8 @@
     |- Misconfigured      a person must change something: one message, a remedy, exit code 2
     |- Unhealthy          a command found something wrong outside the configuration: exit code 3
     |- Transient          try again later, from the last committed position
-    |  `- Throttled       ... not before `after` seconds
+    |  |- Throttled       ... not before `after` seconds
+    |  `- Superseded      ... from a checkpoint that a person has moved meanwhile
     |- Halted             this stream or destination stops and asks; everything else goes on
     |  `- Paused          ... and does not start again by itself
     `- LeaseLost          another process took over: stop writing, become the standby
@@ -45,6 +46,10 @@ class Throttled(Transient):
     def __init__(self, message: str, *, after: float) -> None:
         super().__init__(message)
         self.after = after
+
+
+class Superseded(Transient):
+    """A person answered for this stream: what was read before the answer is not written; open the stream again."""
 
 
 class Halted(ConnectorError):

@@ -31,6 +31,7 @@ EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "stake": AMOUNT,  # wagered by the same row (win_per_bet only)
     "properties": pl.String,  # JSON object, nulls left out
     "history": pl.Boolean,
+    "mark": pl.Int64,  # the row's cursor as an integer (see connector.position); null: it has none that fits
 }
 
 #: One row a rejected source row, or (kept) a row that lost an optional field.
@@ -43,6 +44,7 @@ REJECTIONS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "external_id": pl.String,
     "kept": pl.Boolean,
     "raw": pl.String,  # the row as the source wrote it, JSON of texts
+    "mark": pl.Int64,
 }
 
 #: What a total counts when an event carries this effect.

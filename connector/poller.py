@@ -1,4 +1,4 @@
-"""One tick of one stream: window -> read -> normalise -> commit. Also how a stream is opened and resumed.
+"""One tick of one stream: window -> read -> normalise -> commit.
 
 Owns a stream's positions while it runs. A tick either commits its page with the checkpoint or leaves no trace.
 """
@@ -10,19 +10,21 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from connector.errors import Halted, Misconfigured, Paused
-from connector.position import SECOND, IdHorizon, Position, Window, cursor_text, tick_of, time_horizon
+from connector.errors import Halted, Paused
+from connector.held import Gaps, Held, Pass
+from connector.position import SECOND, Position, Window, cursor_text, mark_of
 from connector.sources.reader import Page, Reader, View
-from connector.store import checkpoints
 from connector.store.checkpoints import Advance, Checkpoint
 from connector.store.commit import Batch, Committed, commit
 from connector.streams import values
-from connector.streams.contract import Binding, Context, Contract, Normalised, bind
+from connector.streams.contract import Binding, Context, Normalised
 
 if TYPE_CHECKING:
+    import polars as pl
     import psycopg
 
     from connector import config
+    from connector.horizon import Horizon
     from connector.money import Rates
     from connector.player import MarketingRules
     from connector.sources.dialect import Sample
@@ -52,7 +54,11 @@ class Desk:
 
 @dataclass
 class Stream:
-    """A running stream. `at` is where the tail reads on; it differs from `seen` only while a restart reads again."""
+    """A running stream. `at` is where the tail reads on; it differs from `seen` only while a restart reads again.
+
+    `held` is what was read above `sealed`, `passes` how far each age's looks at it have come; `lateness` is the window
+    in seconds, as configured or as it has widened.
+    """
 
     binding: Binding
     view: View
@@ -61,8 +67,11 @@ class Stream:
     seen: Position | None
     sealed: Position | None
     limit: int
+    lateness: float
+    held: Held
+    horizon: Horizon
     rereading: bool = False
-    ids: IdHorizon = field(default_factory=IdHorizon)
+    passes: dict[float, Pass] = field(default_factory=dict)
     recent: deque[tuple[int, int]] = field(default_factory=deque)
 
     @property
@@ -81,39 +90,6 @@ class Tick:
     newest: int | None = None
 
 
-def open_stream(desk: Desk, contract: Contract, settings: config.Stream, sample: Sample) -> Stream:
-    """Bind the view, load or create the checkpoint, and stand at `sealed`: reading resumes there.
-
-    Raises Misconfigured for a view that can't be bound, Halted for a question that a person must answer.
-    """
-    name = settings.view or contract.stream
-    types = desk.reader.columns(name)
-    if not types:
-        raise Misconfigured(
-            f"view {name} of stream {contract.stream} is not there, or may not be read",
-            hint=f"create it from views/ and grant select on it, or set sources[].streams.{contract.stream}.view",
-        )
-    binding = bind(contract, settings, types, view=name)
-    view = View(name, binding.cursor, binding.kind, binding.key, binding.selected, types)
-    checkpoint = checkpoints.load(desk.connection, desk.tenant, desk.source.name, contract.stream)
-    if checkpoint is None:
-        checkpoints.create(desk.connection, _first_start(desk, binding, view, settings, sample))
-        checkpoint = checkpoints.load(desk.connection, desk.tenant, desk.source.name, contract.stream)
-        assert checkpoint is not None
-    _same_data(checkpoint, binding, sample)
-    at = checkpoint.sealed
-    return Stream(
-        binding,
-        view,
-        checkpoint,
-        at,
-        checkpoint.seen,
-        checkpoint.sealed,
-        desk.source.page_rows,
-        rereading=at != checkpoint.seen,
-    )
-
-
 def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> Tick:
     """Read the next page above `at` and commit it. `horizon`: marks at or below it can no longer appear late.
 
@@ -124,6 +100,11 @@ def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> 
     page = desk.reader.read(stream.view, window, limit=stream.limit)
     if page.last is None:
         return _nothing_new(stream)
+    if page.last == stream.at:
+        raise Halted(
+            f"stream {stream.name} makes no progress: a page ends where it began, at {page.last.cursor}",
+            hint="the database does not compare this value as it writes it: run `connector check`",
+        )
     contiguous, rereading = stream.sealed == stream.at, stream.rereading
     sealed = page.last if contiguous and horizon is not None and page.last.mark <= horizon else None
     fresh = not stream.rereading
@@ -161,6 +142,18 @@ def write(
     return committed, newest
 
 
+def write_late(desk: Desk, stream: Stream, rows: pl.DataFrame, advance: Advance) -> Committed:
+    """Commit rows that a look back has found, none perhaps, with what it seals, and hold them."""
+    if rows.is_empty():
+        return commit(desk.connection, Batch(stream.checkpoint, advance=advance), rates=desk.rates, lease=desk.lease)
+    committed, _ = write(desk, stream, Page(rows, None, full=False), advance, fresh=False)
+    if isinstance(stream.held, Gaps):
+        stream.held.fill(int(text) for text in rows[stream.view.cursor])
+    else:
+        hold(stream, rows)
+    return committed
+
+
 def rescan(desk: Desk, stream: Stream, after: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """Read one page of user rows that have no cursor, in key order; returns where to go on, None at the end."""
     frame = desk.reader.without_cursor(stream.view, after=after, limit=stream.limit)
@@ -179,16 +172,6 @@ def quarantine_future(desk: Desk, stream: Stream, sample: Sample) -> None:
             page.frame, stream.binding, reason="dated more than a day ahead", field=stream.view.cursor
         )
         commit(desk.connection, Batch(stream.checkpoint, rejections=refused), rates=desk.rates, lease=desk.lease)
-
-
-def horizon_of(desk: Desk, stream: Stream, sample: Sample, progress: int) -> int | None:
-    """Return the mark at or below which no row can appear any more, None while that is not known."""
-    lateness = int(desk.source.lateness * SECOND)
-    if stream.binding.kind == "id":
-        return stream.ids.mark(progress=progress, lateness=lateness)
-    return time_horizon(
-        progress=min(progress, sample.clock), lateness=lateness, tick=tick_of(stream.view.types[stream.view.cursor])
-    )
 
 
 def like(stream: Stream) -> str:
@@ -219,6 +202,8 @@ def _nothing_new(stream: Stream) -> Tick:
     if stream.rereading:  # only an empty page ends it: one may be short because it was cut by bytes
         stream.rereading = False
         stream.at = stream.seen = _further(stream.at, stream.seen)
+        if isinstance(stream.held, Gaps) and stream.seen is not None:
+            stream.held.reach(stream.seen.mark)
         return Tick(0, None, more=True)
     return Tick(0, None, more=False)
 
@@ -226,9 +211,28 @@ def _nothing_new(stream: Stream) -> Tick:
 def _move(stream: Stream, page: Page, sealed: Position | None) -> None:
     assert page.last is not None
     stream.at = page.last
-    stream.sealed = sealed or stream.sealed
     if not stream.rereading:
         stream.seen = page.last
+    if sealed is None or isinstance(stream.held, Gaps):
+        hold(stream, page.frame)
+    if sealed is not None:
+        seal(stream, sealed)
+
+
+def hold(stream: Stream, rows: pl.DataFrame) -> None:
+    """Remember that these rows, read in order, are known."""
+    cursors = rows[stream.view.cursor]
+    if isinstance(stream.held, Gaps):
+        stream.held.add(cursors)
+    else:
+        marks = [mark_of(cursors[index], stream.view.kind) for index in (0, -1)]
+        stream.held.add(rows, min(marks), max(marks))
+
+
+def seal(stream: Stream, sealed: Position) -> None:
+    """Follow a committed seal: what lies below is final and need not be held."""
+    stream.sealed = sealed
+    stream.held.release(sealed.mark)
 
 
 def _further(at: Position | None, seen: Position | None) -> Position | None:
@@ -241,64 +245,6 @@ def _newest(normalised: Normalised) -> int | None:
     newest = [normalised.events["occurred_at"].max(), normalised.profiles["source_updated_at"].max()]
     instants = [instant.timestamp() for instant in newest if isinstance(instant, datetime)]
     return int(max(instants) * SECOND) if instants else None
-
-
-def _first_start(desk: Desk, binding: Binding, view: View, settings: config.Stream, sample: Sample) -> Checkpoint:
-    """Resolve `start` once. Rows up to today's head are history for ever; `now` keeps `lateness` open below it."""
-    head = head_of(desk, view, sample)
-    start = settings.start or binding.contract.start
-    seen = sealed = None
-    if start == "now":
-        seen = head
-        sealed = _lateness_ago(desk, binding, view, sample, head) if head else None
-    elif start != "beginning":
-        seen = sealed = _position_before(desk, view, start)
-    return Checkpoint(
-        *(desk.tenant, desk.source.name, binding.stream, 0, view.cursor, view.key, (sample.server,), seen, sealed),
-        history_until=head.mark if head else None,
-    )
-
-
-def head_of(desk: Desk, view: View, sample: Sample) -> Position | None:
-    """Return the last row that is not ahead of the source's clock: a row dated 2099 is nobody's head."""
-    head = desk.reader.head(view)
-    limit = sample.clock + int(desk.source.tolerance * SECOND)
-    if head is None or view.kind == "id" or head.mark <= limit:
-        return head
-    example = cursor_text(limit, like=head.cursor)
-    return desk.reader.head(view, column=view.cursor, until=example)
-
-
-def _lateness_ago(desk: Desk, binding: Binding, view: View, sample: Sample, head: Position) -> Position | None:
-    """Return the last row that was final at the first start: what was uncommitted then is still found."""
-    since = sample.clock - int(desk.source.lateness * SECOND)
-    column = view.cursor if view.kind == "time" else binding.columns[binding.contract.business_time]
-    example = head.cursor if view.kind == "time" else "2026-01-01 00:00:00"
-    if view.kind == "id" and "int" in view.types[column].lower():
-        example = "1700000000000"
-    return desk.reader.head(view, column=column, until=cursor_text(since, like=example))
-
-
-def _position_before(desk: Desk, view: View, start: str) -> Position | None:
-    """Return the last row before `start`, which itself is read."""
-    return desk.reader.head(view, column=view.cursor, before=start)
-
-
-def _same_data(checkpoint: Checkpoint, binding: Binding, sample: Sample) -> None:
-    name = binding.stream
-    if (checkpoint.cursor_column, checkpoint.key_columns) != (binding.cursor, binding.key):
-        raise Halted(
-            f"stream {name} was read by {checkpoint.cursor_column} with key {', '.join(checkpoint.key_columns)}, "
-            f"the configuration now says {binding.cursor} with key {', '.join(binding.key)}",
-            hint="another key would count every row again: put the old cursor and key back",
-        )
-    if sample.server not in checkpoint.servers:
-        raise Halted(
-            f"stream {name}: this is another server ({sample.server}) than the one read so far "
-            f"({', '.join(checkpoint.servers)})",
-            hint="if it holds the same data, add it to crm.checkpoints.servers of this stream; "
-            "else point the source back",
-        )
 
 
 def _watch_drift(stream: Stream, rows: int, refused: int) -> None:

@@ -8,8 +8,7 @@ them (nanoseconds since 1970, or the id itself) serves sealing arithmetic and no
 from __future__ import annotations
 
 import re
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
@@ -83,34 +82,6 @@ def _offset_seconds(zone: str | None) -> int:
         int(part) for part in (zone[1:].replace(":", "").ljust(6, "0")[i : i + 2] for i in (0, 2, 4))
     )
     return (-1 if zone[0] == "-" else 1) * (hours * 3600 + minutes * 60 + seconds)
-
-
-@dataclass
-class IdHorizon:
-    """Which ids can no longer appear late: the head of a sample is final once progress has moved on by `lateness`.
-
-    Ids are drawn before their transaction commits, so an id below a head that was visible at progress p belongs to a
-    transaction that began before p; it has committed, and been replayed, when progress reaches p + lateness.
-    """
-
-    samples: deque[tuple[int, int]] = field(default_factory=deque)
-    final: int | None = None
-
-    def observe(self, *, head: int, progress: int) -> None:
-        """Note the greatest visible id; `progress` was sampled after the head was read (both only grow)."""
-        if not self.samples or (progress - self.samples[-1][1] >= SECOND and head > self.samples[-1][0]):
-            self.samples.append((head, progress))
-
-    def mark(self, *, progress: int, lateness: int) -> int | None:
-        """Return the greatest final id, or None while nothing is old enough."""
-        while self.samples and self.samples[0][1] + lateness <= progress:
-            self.final = self.samples.popleft()[0]
-        return self.final
-
-
-def time_horizon(*, progress: int, lateness: int, tick: int) -> int:
-    """Return the latest final mark: its whole tick (a second for DATETIME(0), a day for DATE) ended `lateness` ago."""
-    return progress - lateness - tick
 
 
 def tick_of(type_name: str) -> int:

@@ -29,11 +29,13 @@ class Sample:
 
     `progress`: everything that the primary committed at or before it is visible here; None where the server can't
     tell. `server` identifies the instance whose data this is (system identifier, server uuid, ...).
+    `snapshot` (PostgreSQL): transactions below the first number have ended, those from the second on had not begun.
     """
 
     clock: int
     progress: int | None
     server: str
+    snapshot: tuple[int, int] | None = None
 
 
 class Dialect(Protocol):

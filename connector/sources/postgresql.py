@@ -20,6 +20,7 @@ _SAMPLE: Final = sa.text("""
            case when pg_is_in_recovery()
                 then (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint * 1000
                 else (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000 end,
+           txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot()),
            (select system_identifier::text from pg_control_system())
 """)
 _SAMPLE_WITHOUT_CONTROL: Final = sa.text(
@@ -83,10 +84,10 @@ class PostgreSQL:
     def sample(self, connection: sa.Connection) -> Sample:
         """See Dialect. A role without pg_control_system() is identified by its database alone."""
         try:
-            clock, progress, server = connection.execute(_SAMPLE).one()
+            clock, progress, ended, begun, server = connection.execute(_SAMPLE).one()
         except sa.exc.ProgrammingError:
-            clock, progress, server = connection.execute(_SAMPLE_WITHOUT_CONTROL).one()
-        return Sample(clock, progress, f"postgresql:{server}")
+            clock, progress, ended, begun, server = connection.execute(_SAMPLE_WITHOUT_CONTROL).one()
+        return Sample(clock, progress, f"postgresql:{server}", (ended, begun))
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
         """See Dialect."""

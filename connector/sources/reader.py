@@ -29,6 +29,8 @@ _REFUSALS: Final = (
 _NO_SUCH_LOGIN: Final = re.compile(r'\b(?:database|role|user) "[^"]*" does not exist')
 #: A page never grows beyond this many bytes of text, whatever its number of rows.
 PAGE_BYTES: Final = 32 << 20
+#: Rows asked for by name in one query.
+_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,29 @@ class Reader:
         _verify_order(frame, view, self.source)
         full = frame.height >= limit or frame.estimated_size() >= PAGE_BYTES // 2
         return Page(frame, position_at(frame, view, frame.height - 1), full=full)
+
+    def read_rows(self, view: View, wanted: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that have a wanted row's values in all its columns, in order; those gone are left out.
+
+        `wanted` holds source texts of the key, or of cursor and key; its order must be the source's.
+        """
+        table, parts = self._table(view), wanted.iter_slices(_AT_ONCE)
+        return pl.concat([self._fetch(_ordered(table, view, self._equal(table, view, part)), view) for part in parts])
+
+    def read_ranges(self, view: View, ranges: Sequence[tuple[str | None, str]], *, limit: int) -> Page:
+        """Return rows whose cursor lies in one of the ranges, ends included (None: from the beginning), in order."""
+        table = self._table(view)
+        cursor = table.c[view.cursor]
+        within = []
+        for index, (low, high) in enumerate(ranges):
+            end = self._bind(view, view.cursor, high, f"high_{index}")
+            start = None if low is None else self._bind(view, view.cursor, low, f"low_{index}")
+            within.append(
+                cursor <= end if start is None else cursor == end if low == high else cursor.between(start, end)
+            )
+        frame = self._fetch(_ordered(table, view, sa.or_(*within)).limit(limit), view)
+        last = None if frame.is_empty() else position_at(frame, view, frame.height - 1)
+        return Page(frame, last, full=frame.height >= limit or frame.estimated_size() >= PAGE_BYTES // 2)
 
     def without_cursor(self, view: View, *, after: tuple[str, ...] | None, limit: int) -> pl.DataFrame:
         """Return rows that have no cursor, in key order after `after`: they can only be scanned whole."""
@@ -175,6 +200,14 @@ class Reader:
             query = query.where(table.c[view.cursor] <= self._bind(view, view.cursor, window.until, "until"))
         return query.order_by(*(table.c[name] for name in names)).limit(limit)
 
+    def _equal(self, table: sa.TableClause, view: View, wanted: pl.DataFrame) -> sa.ColumnElement[bool]:
+        rows = [
+            [table.c[name] == self._bind(view, name, text, f"w{row}_{column}") for column, (name, text) in pairs]
+            for row, values in enumerate(wanted.iter_rows(named=True))
+            for pairs in [enumerate(values.items())]
+        ]
+        return sa.or_(*(sa.and_(*row) for row in rows))
+
     def _bind(self, view: View, column: str, text: str, name: str) -> sa.ColumnElement[Any]:
         return self.dialect.bind(text, view.types[column], name)
 
@@ -233,6 +266,12 @@ def _placed(table: sa.TableClause, view: View) -> list[sa.ColumnElement[bool]]:
     A page that ended at such a row would lose those tied with it where NULL sorts first.
     """
     return [table.c[name].is_not(None) for name in dict.fromkeys((view.cursor, *view.key))]
+
+
+def _ordered(table: sa.TableClause, view: View, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """The rows that meet a condition, in the order of the view."""
+    query = sa.select(*(table.c[name] for name in view.columns)).where(*_placed(table, view), condition)
+    return query.order_by(*(table.c[name] for name in dict.fromkeys((view.cursor, *view.key))))
 
 
 def _beyond(

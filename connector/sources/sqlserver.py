@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -25,6 +26,7 @@ _COLUMNS: Final = sa.text(
 #: CONVERT styles that lose nothing: ODBC canonical with all fractions for times, 17 digits for floats, plain for money.
 _STYLES: Final = {"date": 121, "float": 3, "real": 3, "money": 2, "smallmoney": 2}
 
+_MICROSECONDS: Final = re.compile(r"(\.\d{3})\d+")
 #: SQLAlchemy's compiler for T-SQL; it needs no driver.
 _DIALECT: Final = sa.make_url("mssql+pyodbc://").get_dialect()()
 
@@ -66,6 +68,8 @@ class SQLServer:
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
         """See Dialect. Uncast, varchar columns would be compared as nvarchar (a full scan), datetime as datetime2."""
+        if type_name.lower() in {"datetime", "smalldatetime"}:  # neither can be cast from more than three digits
+            text = _MICROSECONDS.sub(r"\1", text)
         return typed_value(text, type_name, name)
 
     def fetch(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import dict_row
 
+from connector.errors import Superseded
 from connector.position import Position
 
 if TYPE_CHECKING:
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One stream's row. `history_until` is None when no row was there at the first start."""
+    """One stream's row. `history_until` is None when no row was there at the first start.
+
+    `revision` grows with every answer of a person; `lateness` is what the window has widened to within the last day.
+    """
 
     tenant: str
     source: str
@@ -27,6 +31,9 @@ class Checkpoint:
     seen: Position | None
     sealed: Position | None
     history_until: int | None
+    revision: int = 0
+    lateness: float | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,9 @@ def load(connection: psycopg.Connection[Any], tenant: str, source: str, stream: 
     """Return the stream's checkpoint, None before its first start."""
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
-            "select * from crm.checkpoints where tenant = %s and source = %s and stream = %s", (tenant, source, stream)
+            "select *, case when widened_at > now() - interval '1 day' then lateness end as widened"
+            " from crm.checkpoints where tenant = %s and source = %s and stream = %s",
+            (tenant, source, stream),
         ).fetchone()
     if row is None or not row["servers"]:
         return None
@@ -53,6 +62,9 @@ def load(connection: psycopg.Connection[Any], tenant: str, source: str, stream: 
         _position(row, "seen"),
         _position(row, "sealed"),
         None if row["history_until"] is None else int(row["history_until"]),
+        revision=row["revision"],
+        lateness=row["widened"],
+        answer=row["answer"],
     )
 
 
@@ -81,9 +93,12 @@ def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
 
 
 def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: Advance, *, rows: int) -> None:
-    """Move a checkpoint inside the caller's transaction, the one that holds the page's rows."""
+    """Move a checkpoint inside the caller's transaction, the one that holds the page's rows.
+
+    Raises Superseded when a person has answered for the stream since the checkpoint was loaded.
+    """
     seen, sealed = _columns(step.seen), _columns(step.sealed)
-    connection.execute(
+    moved = connection.execute(
         """
         update crm.checkpoints set
             rows = rows + %(rows)s, polled_at = clock_timestamp(), state = 'running', error = null,
@@ -92,11 +107,12 @@ def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: A
             seen_mark = coalesce(%(seen_mark)s, seen_mark),
             sealed_cursor = coalesce(%(sealed)s, sealed_cursor), sealed_key = coalesce(%(sealed_key)s, sealed_key),
             sealed_mark = coalesce(%(sealed_mark)s, sealed_mark)
-        where tenant = %(tenant)s and source = %(source)s and stream = %(stream)s
+        where tenant = %(tenant)s and source = %(source)s and stream = %(stream)s and revision = %(revision)s
         """,
         {
             "rows": rows,
             "lag": step.lag_seconds,
+            "revision": checkpoint.revision,
             "tenant": checkpoint.tenant,
             "source": checkpoint.source,
             "stream": checkpoint.stream,
@@ -108,6 +124,36 @@ def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: A
             "sealed_mark": sealed[2],
         },
     )
+    if moved.rowcount == 0:
+        raise Superseded(
+            f"stream {checkpoint.stream} was answered for while it ran", hint="it is opened again where the answer says"
+        )
+
+
+def note_late(
+    connection: psycopg.Connection[Any], checkpoint: Checkpoint, *, rows: int, lateness: float | None
+) -> None:
+    """Record rows that only a look back found, and the window (seconds) if it has widened because of them."""
+    connection.execute(
+        """
+        update crm.checkpoints set late_rows = late_rows + %s, lateness = coalesce(%s, lateness),
+               widened_at = case when lateness is null and %s::double precision is null then widened_at else now() end
+        where tenant = %s and source = %s and stream = %s
+        """,
+        (rows, lateness, lateness, checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    )
+
+
+def widened(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> float | None:
+    """Return the window in seconds that rows of the last day asked for, None: as configured."""
+    row = connection.execute(
+        """
+        select lateness from crm.checkpoints
+        where tenant = %s and source = %s and stream = %s and widened_at > now() - interval '1 day'
+        """,
+        (checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def caught_up(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:

@@ -14,14 +14,15 @@ from connector.store.copying import copy_frame
 
 _COLUMNS: Final = (
     *("player_id", "occurred_at", "amount_base", "stream_id", "name_id", "effect", "history", "key", "transaction_id"),
-    *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "properties"),
+    *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "mark", "properties"),
 )
 _EFFECTS: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
 _STAGE: Final = """
     create temporary table if not exists stage_events (
         ordinal integer, player_id bigint, occurred_at timestamptz, amount_base bigint, stream_id smallint,
         name_id smallint, effect smallint, history boolean, key text collate "C", transaction_id text, currency text,
-        amount numeric, fx_rate_locked numeric, stake numeric, stake_base bigint, properties jsonb
+        amount numeric, fx_rate_locked numeric, stake numeric, stake_base bigint, mark bigint,
+        properties jsonb
     ) on commit delete rows
 """
 _INSERT: Final = f"""

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 _INSERT: Final = """
     insert into crm.quarantine
-        (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, external_id, kept, raw)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, external_id, kept, raw, mark)
+    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     on conflict (tenant, source, stream, row_key, reason, field) do update
-    set raw = excluded.raw, seen_count = crm.quarantine.seen_count + 1, last_at = now()
+    set raw = excluded.raw, mark = excluded.mark, seen_count = crm.quarantine.seen_count + 1, last_at = now()
 """
 
 
@@ -24,7 +24,7 @@ def insert(connection: psycopg.Connection[Any], checkpoint: Checkpoint, rejectio
     if rejections.is_empty():
         return
     where = (checkpoint.tenant, checkpoint.source, checkpoint.stream)
-    columns = ("reason", "field", "row_key", "transaction_id", "brand_id", "external_id", "kept", "raw")
+    columns = ("reason", "field", "row_key", "transaction_id", "brand_id", "external_id", "kept", "raw", "mark")
     rows = (
         rejections.select(columns)
         .with_columns(rejections["field"].fill_null(""), rejections["row_key"].fill_null(""))

@@ -47,6 +47,7 @@ def normalised(
         "sign": pl.lit(1),
         "stake": pl.lit(None),
         "history": pl.col("history"),
+        "mark": pl.col("mark"),
         **event,
     }
     shown = {**named, **{name: pl.col(f"extra:{name}") for name in binding.extra}}

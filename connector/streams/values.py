@@ -38,6 +38,7 @@ _TOO_LONG: Final = "too long for an id"
 _DTYPES: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {"time": INSTANT, "amount": AMOUNT, "flag": pl.Boolean}
 #: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
 _EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
+_GREATEST: Final = 2**63 - 1
 
 
 def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
@@ -56,7 +57,7 @@ def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
             values.append((text.is_not_null() & value.is_null()).alias(f"bad:{column.name}"))
     keyless = pl.any_horizontal(pl.col(name).is_null() | (pl.col(name) == "") for name in binding.key)
     key = pl.when(~keyless).then(row_key(list(binding.key)))
-    return page.select(*values, key.alias("row_key")).with_row_index("row")
+    return page.select(*values, key.alias("row_key"), mark(binding).alias("mark")).with_row_index("row")
 
 
 def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
@@ -143,6 +144,16 @@ def history(page: pl.DataFrame, binding: Binding, context: Context) -> pl.Series
     else:
         mark, bound = instant(cursor).dt.epoch("us"), context.history_until // 1000
     return page.select((mark <= bound).fill_null(value=True)).to_series()
+
+
+def mark(binding: Binding) -> pl.Expr:
+    """Return each row's mark (see connector.position) at the precision of microseconds, null where it has none.
+
+    An unsigned id beyond 64 bits is written as the greatest that fits: it is an address for audits, not an identity.
+    """
+    if binding.kind == "id":
+        return pl.col(binding.cursor).cast(pl.Int128, strict=False).clip(-_GREATEST, _GREATEST).cast(pl.Int64)
+    return instant(pl.col(binding.cursor)).dt.epoch("us").cast(pl.Int128).mul(1000).cast(pl.Int64, strict=False)
 
 
 def split(

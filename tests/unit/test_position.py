@@ -13,12 +13,10 @@ from connector.position import (
     EARLIEST,
     LATEST,
     SECOND,
-    IdHorizon,
     cursor_text,
     epoch_unit,
     mark_of,
     tick_of,
-    time_horizon,
 )
 from connector.streams.values import instant
 
@@ -145,59 +143,6 @@ def test_an_instant_is_written_the_way_the_source_writes(moment: datetime, like:
     assert mark_of(text, "time") == mark // unit * unit
     assert text.isdigit() == like.isdigit()
     assert text.endswith("+00") == like.endswith(("+00", "Z"))
-
-
-@EXAMPLES
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3 * SECOND)), min_size=1, max_size=60),
-    st.integers(0, 20 * SECOND),
-)
-def test_an_id_is_final_only_after_its_lateness(steps: list[tuple[int, int]], lateness: int) -> None:
-    """A head is final no sooner than `lateness` after it was sampled, and what is final never shrinks."""
-    horizon, head, progress, samples, finals = IdHorizon(), 0, 0, [], []
-    for ids, nanoseconds in steps:
-        head, progress = head + ids, progress + nanoseconds
-        horizon.observe(head=head, progress=progress)
-        samples.append((head, progress))
-        final = horizon.mark(progress=progress, lateness=lateness)
-        old_enough = [seen for seen, at in samples if at + lateness <= progress]
-        assert final is None or final <= max(old_enough, default=-1)
-        finals.append(-1 if final is None else final)
-    assert finals == sorted(finals)
-
-
-def test_a_head_is_final_exactly_when_lateness_has_passed() -> None:
-    """One nanosecond before it is not, and a newer head does not hurry it."""
-    horizon = IdHorizon()
-    horizon.observe(head=5, progress=100)
-    horizon.observe(head=8, progress=100 + SECOND)
-    finals = [
-        horizon.mark(progress=progress, lateness=10 * SECOND) for progress in (100, 99 + 10 * SECOND, 100 + 10 * SECOND)
-    ]
-    assert finals == [None, None, 5]
-    assert horizon.mark(progress=100 + 11 * SECOND, lateness=10 * SECOND) == 8
-
-
-@EXAMPLES
-@given(st.integers(1, 10 * SECOND), st.integers(1, SECOND))
-def test_a_head_that_stands_still_becomes_final(lateness: int, interval: int) -> None:
-    """However often it is sampled, the newest head is final within lateness and a second more."""
-    interval = max(interval, SECOND // 20)
-    horizon = IdHorizon()
-    horizon.observe(head=1, progress=0)
-    progress = 0
-    while progress < lateness + 2 * SECOND + interval:
-        progress += interval
-        horizon.observe(head=9, progress=progress)
-        final = horizon.mark(progress=progress, lateness=lateness)
-    assert final == 9
-
-
-@EXAMPLES
-@given(st.integers(0, 2**61), st.integers(0, 10**12), st.sampled_from([1, 1000, SECOND, 86_400 * SECOND]))
-def test_a_time_is_final_when_its_whole_tick_is_lateness_old(progress: int, lateness: int, tick: int) -> None:
-    """The last final mark has its tick's end exactly `lateness` behind progress."""
-    assert time_horizon(progress=progress, lateness=lateness, tick=tick) + tick + lateness == progress
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_a_bet_becomes_bet_placed(event: Callable[..., Any]) -> None:
         "sign": 1,
         "stake": None,
         "history": False,
+        "mark": 1001,
     }
     assert properties == {
         "bet_id": "b-1",

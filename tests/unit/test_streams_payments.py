@@ -76,6 +76,7 @@ def test_a_deposit_becomes_deposit_confirmed(event: Callable[..., Any]) -> None:
             "real_balance": "1.5",
         },
         "history": False,
+        "mark": 1772359200123456000,
     }
 
 
