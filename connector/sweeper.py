@@ -94,7 +94,10 @@ def _run(desk: Desk, stream: Stream, age: float, state: Pass, target: int | None
     if age != stream.lateness and state.reached is not None and (low is None or state.reached > low):
         low = state.reached
     if state.target is None and target is not None:
-        state.target = min(target, stream.seen.mark)
+        open_ = (
+            0 if age == stream.lateness else max(0, stream.horizon.tick - 1)
+        )  # more can come into the tick of `seen`
+        state.target = min(target, stream.seen.mark + open_)
     if state.target is None or (low is not None and state.target <= low):
         _rest(stream, age, state, low)
         return Swept(age)
