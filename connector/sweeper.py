@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Seconds: the ages at which rows are looked at again before they are final.
 AGES: Final = (5.0, 30.0)
 #: A look waits until this share of its age has passed since the one before.
-_SHARE: Final = 4
+_SHARE: Final = 2
 #: ... of a coarse cursor's tick: a DATE column makes every look read the whole day again.
 _TICK_SHARE: Final = 1440
 _SEAL_SHARE: Final = 8

@@ -137,7 +137,7 @@ def staged(store: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         stage.app.close()
 
 
-@pytest.mark.parametrize(("late", "found"), [(3, 8), (20, 40), (100, 140)])
+@pytest.mark.parametrize(("late", "found"), [(3, 8), (20, 46), (100, 140)])
 def test_a_late_row_is_found_at_the_look_after_it_appears(
     operator: Operator, staged: Callable[..., Stage], late: int, found: int
 ) -> None:
