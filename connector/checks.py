@@ -90,6 +90,8 @@ def _source(source: config.Source) -> Iterator[Finding]:
         sample = reader.sample()
         yield Finding("ok", source.name, f"connected to {sample.server}")
         yield from _clock(source, sample)
+        for text, remedy in reader.cautions():
+            yield Finding("warn", source.name, text, remedy)
         for name in source.streams:
             yield from _stream(reader, source, name)
     except ConnectorError as error:

@@ -146,6 +146,11 @@ class Stage:
                 words = (self.root / f"{name}.log").read_text(errors="replace").strip().splitlines()
                 raise Unhealthy(f"the demo's {name} ended: {words[-1] if words else 'without a word'}")
 
+    @property
+    def daemon_pid(self) -> int:
+        """Return the daemon's process id."""
+        return self._processes[-1].pid
+
     def kill_daemon(self) -> None:
         """End the daemon with SIGKILL, wherever it stands."""
         daemon = self._processes.pop()

@@ -73,6 +73,9 @@ class Dialect(Protocol):
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """Return whether the server would have to sort to answer a keyset query (no usable index); None: can't tell."""
 
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """Return what in the server's own settings endangers reading it, each with its remedy. For `check`."""
+
     def is_transient(self, error: Exception) -> bool:
         """Return whether repeating the read later can help: cut connection, conflict, time-out, deadlock."""
 

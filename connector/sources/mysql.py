@@ -15,7 +15,7 @@ from sqlalchemy.dialects import mysql
 from connector.sources.dialect import Sample, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _SAMPLE: Final = sa.text(
     "select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version"
@@ -24,6 +24,10 @@ _MARIADB_IDENTITY: Final = sa.text("select @@server_id")
 _COLUMNS: Final = sa.text("""
     select column_name, column_type from information_schema.columns
     where table_schema = coalesce(:schema, database()) and table_name = :name order by ordinal_position
+""")
+_REPLICATION: Final = sa.text("""
+    show global variables where variable_name in ('replica_parallel_workers', 'slave_parallel_workers',
+        'replica_preserve_commit_order', 'slave_preserve_commit_order')
 """)
 #: Lost connections, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB have their own).
 _TRANSIENT: Final = frozenset(
@@ -124,6 +128,16 @@ class MySQL:
         with driver.cursor() as cursor:
             cursor.execute("EXPLAIN " + str(compiled), compiled.params)
             return any("filesort" in str(row) for row in cursor.fetchall())
+
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """See Dialect. MariaDB's parallel replicas always commit in order; MySQL's do if they are told to."""
+        del settings
+        values = {_text(name).lower(): _text(value).lower() for name, value in connection.execute(_REPLICATION)}
+        parallel = any(value not in {"0", "1"} for name, value in values.items() if name.endswith("_workers"))
+        if not parallel or "off" not in values.values():
+            return []
+        text = "the replica applies transactions in parallel and not in their order: rows may come later than lateness"
+        return [(text, "set replica_preserve_commit_order = ON there, or raise lateness")]
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""

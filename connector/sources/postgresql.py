@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from connector.sources.dialect import Sample, Settings, typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _SAMPLE: Final = sa.text("""
     select (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000,
@@ -31,6 +31,10 @@ _COLUMNS: Final = sa.text("""
     where attrelid = to_regclass(:view) and attnum > 0 and not attisdropped
       and has_column_privilege(attrelid, attnum, 'select')
     order by attnum
+""")
+_STANDBY: Final = sa.text("""
+    select pg_is_in_recovery(), current_setting('hot_standby_feedback'),
+           (select setting::bigint from pg_settings where name = 'max_standby_streaming_delay')
 """)
 #: Connection failures, operator intervention, resources, serialization (standby conflicts), lock and query time-outs.
 _TRANSIENT_CLASSES: Final = ("08", "57", "53", "40", "55P03", "25P03")
@@ -124,6 +128,15 @@ class PostgreSQL:
             connection.execute(sa.text("reset enable_sort"))
             connection.execute(sa.text("reset enable_seqscan"))
         return any("Sort" in line[0] for line in plan)
+
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """See Dialect. A standby cancels reads that are in the way of its replay."""
+        standby, feedback, delay = connection.execute(_STANDBY).one()
+        if not standby or feedback == "on" or delay < 0 or delay >= settings.statement_timeout * 1000:
+            return []
+        enough = f"{settings.statement_timeout:g}s"
+        remedy = f"set hot_standby_feedback = on there, or max_standby_streaming_delay to at least {enough}"
+        return [(f"the standby cancels reads that are in the way of replay after {delay / 1000:g} s", remedy)]
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""

@@ -165,6 +165,11 @@ class Reader:
         with self._session() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
 
+    def cautions(self) -> Sequence[tuple[str, str]]:
+        """Return what in the server's own settings endangers reading it, each with its remedy."""
+        with self._session() as connection:
+            return self.dialect.cautions(connection, self.settings)
+
     def needs_sort(self, view: View, position: Position) -> bool | None:
         """Return whether the keyset query has no index to serve it; None where the server does not say."""
         with self._session() as connection:

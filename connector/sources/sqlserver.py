@@ -11,7 +11,7 @@ from connector.sources import odbc
 from connector.sources.dialect import Sample, Settings, SourceType, typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
@@ -88,6 +88,11 @@ class SQLServer:
         """See Dialect. Plans need SHOWPLAN permission, which a least-privilege role has not."""
         del connection, query
         return None
+
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """See Dialect. Nothing that a least-privilege role can see."""
+        del connection, settings
+        return []
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
