@@ -190,6 +190,8 @@ class Reader:
     @contextmanager
     def _session(self) -> Iterator[sa.Connection]:
         try:
+            if self._connection is not None and self._connection.invalidated:
+                self.close()
             if self._connection is None:
                 self._connection = self._engine.connect()
                 self.dialect.prepare(self._connection, self.settings)
