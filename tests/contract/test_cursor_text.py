@@ -49,6 +49,9 @@ _NUMBERS: Final = ("-3", "0", "9", "10", "101")
 _FINE: Final = quoted(*(f"2026-03-01 10:00:00{fraction}" for fraction in ("", ".000001", ".5", ".999999")))
 _WHOLE: Final = quoted("1999-12-31 23:59:59", "2026-03-01 10:00:00", "2026-03-01 10:00:01")
 _DAYS: Final = quoted("1969-12-31", "2026-03-01", "2026-03-02")
+#: Times that no calendar here can hold, and what lies between them.
+_ENDLESS: Final = quoted("-infinity", "0044-03-15 12:00:00 BC", "2026-03-01", "9999-12-31", "10000-01-01", "infinity")
+_ZERO: Final = quoted("0000-00-00", "0000-11-30", "2026-00-00", "2026-02-31", "2026-03-01", "9999-12-31")
 #: Different under every collation, in an order that differs from one to the other.
 _WORDS: Final = quoted(
     *("Y-11-3-4", "Y1-01-1-1", "a", "B", "c", "z10", "z9", "Ω", "0010", "010", "_", "~", "a b", "a-b", "漢", "it's"),
@@ -78,6 +81,10 @@ POSTGRESQL: Final = {
     "timestamptz(3)": ties(_WHOLE, _NUMBERS, columns={"c": "timestamptz(3)", "k": "numeric(6,2)"}),
     "timestamp(0)": ties(_WHOLE, _NUMBERS, columns={"c": "timestamp(0)", "k": "smallint"}),
     "date": ties(_DAYS, _NUMBERS, columns={"c": "date", "k": "bigint"}),
+    **{
+        f"{name} without end": ties(_ENDLESS, _ENDLESS, columns={"c": name, "k": name})
+        for name in ("timestamptz", "date")
+    },
     **{
         f"epoch, {10**9 // unit} ns a step": ties(epochs(unit), _NUMBERS, columns={"c": "bigint", "k": "bigint"})
         for unit in (1, 1000, 10**6, 10**9)
@@ -111,6 +118,12 @@ MYSQL: Final = {
     "timestamp(6)": ties(_FINE, _NUMBERS, columns={"c": "timestamp(6) null", "k": "decimal(6,2)"}),
     "timestamp": ties(_WHOLE, _NUMBERS, columns={"c": "timestamp null", "k": "smallint"}),
     "date": ties(_DAYS, _NUMBERS, columns={"c": "date", "k": "bigint"}),
+    **{
+        f"{name} of zero": replace(
+            ties(_ZERO, _ZERO, columns={"c": name, "k": name}), before=("set sql_mode = 'ALLOW_INVALID_DATES'",)
+        )
+        for name in ("datetime(6)", "date")
+    },
     **{
         f"epoch, {10**9 // unit} ns a step": ties(epochs(unit), _NUMBERS, columns={"c": "bigint", "k": "bigint"})
         for unit in (1, 1000, 10**6, 10**9)

@@ -1,4 +1,4 @@
-"""Values that are no text, or far too much of it: each arrives once, and no page is larger than its limit and a row."""
+"""Values that are no text, no date, or far too much: each arrives once, and no page is larger than its limit and a row."""
 
 from __future__ import annotations
 
@@ -108,6 +108,34 @@ def test_characters_that_carry_bytes_are_characters_too(operator: OperatorDataba
     operator.fill("told", [("2026-03-01", key, key) for key in keys])
     with contextlib.closing(Reader(operator.url, source="casino")) as reader:
         assert [bytes_of(key).decode() for _, key, _ in walk(reader, view_of(reader), limit=1)] == sorted(keys)
+
+
+# Impossible dates ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", ["mysql"], indirect=True)
+@pytest.mark.parametrize("mode", ["TRADITIONAL", "ANSI_QUOTES"])
+@pytest.mark.parametrize("column", ["datetime", "date", "timestamp null"])
+def test_dates_that_the_server_refuses_today_are_read_as_they_are_stored(
+    operator: OperatorDatabase, mode: str, column: str
+) -> None:
+    """A zero date may stand first, in the middle or last on a page; a server whose mode forbids it goes on behind it."""
+    days = ["0000-00-00", "2026-03-01", *([] if "stamp" in column else ["0000-11-30", "2026-02-31"])]
+    operator.execute("set sql_mode = 'ALLOW_INVALID_DATES'", f"create table told (c {column}, k int, f {column})")
+    operator.fill("told", [(day, number, "0000-00-00") for day in days for number in range(5)])
+    operator.execute(f"set global sql_mode = '{mode}'")
+    try:
+        with contextlib.closing(Reader(operator.url, source="casino")) as reader:
+            for limit in (1, 2, 3, 50):
+                rows = walk(reader, view_of(reader), limit=limit)
+                assert [(cursor[:10], key, field[:10]) for cursor, key, field in rows] == [
+                    (day, str(number), "0000-00-00") for day in sorted(days) for number in range(5)
+                ]
+            with reader._session() as session:  # MySQL compares nothing with a cast that is NULL, and reads nothing
+                casts = "select cast('0000-00-00' as datetime(6)) is null, cast('2026-02-31' as date) is null"
+                assert session.exec_driver_sql(casts).one() == (0, 0)
+    finally:
+        operator.execute("set global sql_mode = default")
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
