@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import psycopg
 import sqlalchemy as sa
 
-from connector.sources.dialect import Sample, Settings, typed_value
+from connector.sources.dialect import Sample, Settings, SourceType, bytes_of, text_of, typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +39,8 @@ _STANDBY: Final = sa.text("""
 _TRANSIENT_CLASSES: Final = ("08", "57", "53", "40", "55P03", "25P03")
 #: SQLAlchemy's compiler for psycopg; it needs no connection.
 _DIALECT: Final = sa.make_url("postgresql+psycopg://").get_dialect()()
+#: A database of this encoding holds any bytes, and the server refuses to send what is no UTF-8 as text.
+ANY_BYTES: Final = "SQL_ASCII"
 
 
 class _PageFullError(Exception):
@@ -60,6 +61,7 @@ class PostgreSQL:
             connect_args={
                 "connect_timeout": int(settings.connect_timeout),
                 "application_name": "connector",
+                "client_encoding": "UTF8",
                 "keepalives_idle": 30,
             },
         )
@@ -94,8 +96,12 @@ class PostgreSQL:
         return Sample(clock, progress, f"postgresql:{server}", (ended, begun))
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
-        """See Dialect."""
-        return typed_value(text, type_name, name)
+        """See Dialect. What is no text travels as its bytes."""
+        raw = bytes_of(text)
+        if raw == text.encode():
+            return typed_value(text, type_name, name)
+        said = sa.func.convert_from(sa.func.decode(sa.bindparam(name, raw.hex(), type_=sa.String()), "hex"), ANY_BYTES)
+        return sa.cast(said, SourceType(type_name))
 
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
@@ -105,15 +111,17 @@ class PostgreSQL:
         assert isinstance(driver, psycopg.Connection)
         compiled = query.compile(dialect=_DIALECT)
         text = psycopg.ClientCursor(driver).mogrify(str(compiled), compiled.params)
-        buffer = io.BytesIO()
-        statement: Any = f"COPY ({text}) TO STDOUT (FORMAT csv)".encode()
+        untold = driver.info.parameter_status("server_encoding") == ANY_BYTES
+        encoding = f", ENCODING '{ANY_BYTES}'" if untold else ""
+        statement: Any = f"COPY ({text}) TO STDOUT (FORMAT csv{encoding})".encode()
+        buffer = bytearray()
         with contextlib.suppress(_PageFullError), driver.cursor() as cursor, cursor.copy(statement) as copy:
             while chunk := copy.read():  # a chunk is whole rows
-                if buffer.tell() > bytes_limit:
+                if len(buffer) > bytes_limit:
                     raise _PageFullError
-                buffer.write(chunk)
-        buffer.seek(0)
-        return pl.read_csv(buffer, has_header=False, schema=dict.fromkeys(types, pl.String), infer_schema=False)
+                buffer += chunk
+        raw = text_of(bytes(buffer)).encode() if untold or b"\xf4\x8f" in buffer else bytes(buffer)
+        return pl.read_csv(raw, has_header=False, schema=dict.fromkeys(types, pl.String), infer_schema=False)
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Sorting is priced out, so a Sort that is still in the plan has no index to replace it."""

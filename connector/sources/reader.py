@@ -186,6 +186,18 @@ class Reader:
         query = sa.select(*(table.c[name] for name in view.columns)).where(*equal).limit(1)
         return not self._fetch(query, view).is_empty()
 
+    def alike(self, view: View, position: Position, *, until: str) -> int:
+        """Return how many rows up to a cursor have a key that the server takes for this one: its collation may fold."""
+        table = self._table(view)
+        equal = [
+            table.c[name] == self._bind(view, name, text, f"k{i}")
+            for i, (name, text) in enumerate(zip(view.key, position.key, strict=True))
+        ]
+        bound = table.c[view.cursor] <= self._bind(view, view.cursor, until, "until")
+        query = sa.select(sa.func.count()).select_from(table).where(bound, *equal)
+        with self._session() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def _keyset(self, view: View, window: Window, limit: int) -> sa.Select[Any]:
         """The query of a page. `cursor >= c` alone stands first, so that every planner starts in the index."""
         table = self._table(view)
@@ -246,6 +258,8 @@ class Reader:
     @contextmanager
     def _session(self) -> Iterator[sa.Connection]:
         try:
+            if self._connection is not None and self._connection.invalidated:
+                self.close()
             if self._connection is None:
                 self._connection = self._engine.connect()
                 self.dialect.prepare(self._connection, self.settings)

@@ -80,9 +80,7 @@ class SQLServer:
             as_text(column, types[column.name], f"t{index}") for index, column in enumerate(query.selected_columns)
         ]
         texts = query.with_only_columns(*columns, maintain_column_froms=True)
-        return odbc.fetch(
-            connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0)
-        )
+        return odbc.fetch(connection, texts, types, bytes_limit=bytes_limit)
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Plans need SHOWPLAN permission, which a least-privilege role has not."""

@@ -54,8 +54,8 @@ class Driver:
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         self.statements.append((statement, list(parameters)))
 
-    def fetchmany(self, _: int) -> list[Any]:
-        return []
+    def fetchone(self) -> None:
+        pass
 
     def cancel(self) -> None:
         raise AssertionError("nothing takes that long")
@@ -68,6 +68,7 @@ class Session:
     """What the reader uses of a SQLAlchemy connection."""
 
     dialect = sa.create_engine(URL).dialect
+    invalidated = False
 
     def __init__(self, driver: Driver) -> None:
         self.driver_connection = driver
