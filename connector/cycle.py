@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import structlog
 
-from connector import clock, opening, poller, sweeper
-from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient
+from connector import clock, identity, opening, poller, sweeper
+from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient, Waiting
 from connector.position import SECOND, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Reader
@@ -72,6 +72,11 @@ class Slot:
     rescanning: tuple[str, ...] | None = None
     idle_said_at: float = float("-inf")
     held_said: bool = False
+    #: When the source is looked at again (see identity), on which of the reader's connections it was; in doubt at once.
+    check_at: float = 0.0
+    connections: int = 0
+    check_rest: float = 0.0
+    doubtful: bool = False
     goal: Position | None = None
     reached: bool = False
 
@@ -211,8 +216,12 @@ class Cycle:
         if slot.error is not None and clock.monotonic() < slot.look_again:
             return Result()
         try:
+            if slot.stream is not None and not self._recognised(desk, slot, slot.stream, sample):
+                slot.stream = None
             if slot.stream is None:
-                slot.stream = opening.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
+                contract = STREAMS[slot.name]
+                slot.stream = opening.open_stream(desk, contract, slot.settings, sample, doubtful=slot.doubtful)
+                slot.check_at, slot.connections = clock.monotonic() + COUNT_SECONDS, desk.reader.connections
                 slot.goal = desk.reader.head(slot.stream.view) if self.once else None
             result = self._run_stream(desk, slot, slot.stream, sample, progress, deadline)
         except (Halted, Misconfigured) as error:
@@ -237,6 +246,25 @@ class Cycle:
             checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, "running", None)
         return result
 
+    def _recognised(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample) -> bool:
+        """Look each minute, and on every new connection, whether the source is still what the stream was opened on."""
+        if clock.monotonic() < slot.check_at and slot.connections == desk.reader.connections:
+            return True
+        slot.connections = desk.reader.connections
+        try:
+            same = identity.check(desk, stream, sample, doubtful=slot.doubtful)
+        except Superseded:
+            raise
+        except Transient as error:  # a look that takes too long must not stop the reading; the next one rests longer
+            log.warning("stream.not_recognised", stream=stream.name, error=str(error))
+            slot.connections += 1
+            slot.check_rest = min(COUNT_REST_SECONDS, max(5.0, 2 * slot.check_rest))
+            slot.check_at = clock.monotonic() + slot.check_rest
+            return True
+        slot.check_rest, slot.doubtful = 0.0, False
+        slot.check_at = clock.monotonic() + (RETRY_SECONDS if stream.waits else COUNT_SECONDS)
+        return same
+
     def _run_stream(
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int, deadline: float
     ) -> Result:
@@ -246,12 +274,13 @@ class Cycle:
             done = poller.tick(desk, stream, sample, horizon=horizon)
             rows += done.rows
             more = done.more
+            slot.doubtful = slot.doubtful or bool(done.committed and done.committed.changed)
             self._observe(desk, stream, sample, done)
             if not more or clock.monotonic() > deadline:
                 break
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()
-            checkpoints.caught_up(desk.connection, stream.checkpoint)
+            checkpoints.caught_up(desk.connection, stream.checkpoint, waits=stream.waits)
         late, sweeping = self._sweep(desk, stream, progress, horizon)
         self._count_unread(desk, slot, stream, sample)
         rescanning = self._rescan(desk, slot, stream)
@@ -337,9 +366,10 @@ class Cycle:
 
     def _stop(self, desk: poller.Desk, slot: Slot, error: ConnectorError) -> None:
         if slot.error is None or str(slot.error) != str(error):
-            log.error("stream.stopped", stream=slot.name, reason=error.message, hint=error.hint)
+            told = log.warning if isinstance(error, Waiting) else log.error
+            told("stream.stopped", stream=slot.name, reason=error.message, hint=error.hint)
         paused = isinstance(error, Paused)
-        state = "paused" if paused else "stopped"
+        state = "paused" if paused else "running" if isinstance(error, Waiting) else "stopped"
         slot.error, slot.stream = error, None
         slot.look_again = float("inf") if paused else clock.monotonic() + RETRY_SECONDS
         checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, state, str(error))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from connector import config
     from connector.horizon import Horizon
+    from connector.landmark import Landmark
     from connector.money import Rates
     from connector.player import MarketingRules
     from connector.sources.dialect import Sample
@@ -71,6 +72,10 @@ class Stream:
     held: Held
     horizon: Horizon
     rereading: bool = False
+    #: What the source lacks of what was read from it, in words; reading goes on.
+    waits: str | None = None
+    #: The last row of those read (of ids alone): if it is gone, what was read above `sealed` is not what is there.
+    tip: Landmark | None = None
     passes: dict[float, Pass] = field(default_factory=dict)
     recent: deque[tuple[int, int]] = field(default_factory=deque)
 
