@@ -19,7 +19,7 @@ from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, P
 from connector.position import SECOND, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Reader
-from connector.store import checkpoints, lease as leases
+from connector.store import checkpoints, lease as leases, quarantine
 from connector.store.database import classify
 from connector.streams import STREAMS
 
@@ -221,7 +221,9 @@ class Cycle:
             if slot.stream is None:
                 contract = STREAMS[slot.name]
                 slot.stream = opening.open_stream(desk, contract, slot.settings, sample, doubtful=slot.doubtful)
-                slot.check_at, slot.connections = clock.monotonic() + COUNT_SECONDS, desk.reader.connections
+                soon = slot.stream.sealed is None or slot.stream.waits is not None  # nothing is remembered yet
+                slot.check_at = clock.monotonic() + (RETRY_SECONDS / 6 if soon else COUNT_SECONDS)
+                slot.connections = desk.reader.connections
                 slot.goal = desk.reader.head(slot.stream.view) if self.once else None
             result = self._run_stream(desk, slot, slot.stream, sample, progress, deadline)
         except (Halted, Misconfigured) as error:
@@ -345,6 +347,8 @@ class Cycle:
             future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
         if future:
             poller.quarantine_future(desk, stream, sample)
+        if stream.binding.kind == "time":
+            quarantine.release_due(desk.connection, stream.checkpoint, poller.FAR_AHEAD)
         null_cursors = desk.reader.count(stream.view)
         widened = checkpoints.widened(desk.connection, stream.checkpoint)
         sweeper.keep_window(stream, max(desk.source.lateness, widened or 0.0))

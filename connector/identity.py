@@ -14,13 +14,12 @@ import polars as pl
 import structlog
 
 from connector.errors import Halted, Waiting
-from connector.held import Gaps
 from connector.landmark import Landmark, State, Verdict, judge, thinned, user_hash
 from connector.position import LATEST, SECOND, Position, Window, cursor_text, mark_of
 from connector.store import checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from connector.poller import Desk, Stream
     from connector.sources.dialect import Sample
@@ -99,21 +98,18 @@ def check(desk: Desk, stream: Stream, sample: Sample, *, doubtful: bool) -> bool
     stream.waits = recognise(desk, stream.binding, stream.view, checkpoint, sample, doubtful=doubtful)
     if stream.waits is not None and before is None:
         log.warning("stream.waits", stream=stream.name, reason=stream.waits)
-    tip = stream.tip
-    if tip is not None and _states(desk, stream.binding, stream.view, [tip], by_key=False) != ("same",):
-        log.warning("stream.tip_gone", stream=stream.name, reason="rows read last are not there, or are others")
-        return False
-    stream.tip = tip_of(desk, stream)
-    return True
+    return _tip_is_there(desk, stream)
 
 
-def tip_of(desk: Desk, stream: Stream) -> Landmark | None:
-    """Return the last row of those read. Only for ids that are held as gaps: others are compared row by row anyway."""
-    if stream.seen is None or not isinstance(stream.held, Gaps):
-        return None
-    narrow = _narrow(stream.binding, stream.view)
-    rows = desk.reader.newest(narrow, column=narrow.cursor, until=stream.seen.cursor)
-    return next(iter(_landmarks(rows, stream.binding, narrow, None)), None)
+def _tip_is_there(desk: Desk, stream: Stream) -> bool:
+    """Whether the row read last is what it was. Ids above `sealed` are held as numbers, so other rows look known."""
+    if stream.tip is None:
+        return True
+    tip = _landmark(stream.tip, stream.binding, stream.view, None)
+    if _states(desk, stream.binding, stream.view, [tip], by_key=False) == ("same",):
+        return True
+    log.warning("stream.read_again", stream=stream.name, reason="the row read last is gone, or another one")
+    return False
 
 
 def look(
@@ -196,18 +192,15 @@ def _narrow(binding: Binding, view: View) -> View:
 
 
 def _landmarks(rows: pl.DataFrame, binding: Binding, view: View, progress: int | None) -> list[Landmark]:
-    user, business = binding.columns["user_ext_id"], binding.columns[binding.contract.business_time]
-    return [
-        Landmark(
-            row[view.cursor],
-            tuple(row[name] for name in view.key),
-            mark_of(row[view.cursor], view.kind),
-            user_hash(row[user]),
-            None if row[business] is None else mark_of(row[business], "time") // SECOND,
-            progress,
-        )
-        for row in rows.iter_rows(named=True)
-    ]
+    return [_landmark(row, binding, view, progress) for row in rows.iter_rows(named=True)]
+
+
+def _landmark(row: Mapping[str, str | None], binding: Binding, view: View, progress: int | None) -> Landmark:
+    cursor, key = row[view.cursor] or "", tuple(row[name] or "" for name in view.key)
+    business = row[binding.columns[binding.contract.business_time]]
+    second = None if business is None else mark_of(business, "time") // SECOND
+    user = user_hash(row[binding.columns["user_ext_id"]])
+    return Landmark(cursor, key, mark_of(cursor, view.kind), user, second, progress)
 
 
 def _question(checkpoint: Checkpoint, message: str, hint: str) -> Halted:

@@ -9,7 +9,7 @@ from connector.errors import Halted, Misconfigured
 from connector.held import ledger
 from connector.horizon import Horizon
 from connector.poller import Desk, Stream
-from connector.position import SECOND, Position, cursor_text, tick_of
+from connector.position import EARLIEST, LATEST, SECOND, Position, cursor_text, mark_of, tick_of
 from connector.sources.reader import View
 from connector.store import checkpoints
 from connector.store.checkpoints import Checkpoint
@@ -37,7 +37,7 @@ def open_stream(
     same_key(checkpoint, binding)
     waits = identity.recognise(desk, binding, view, checkpoint, sample, doubtful=doubtful)
     at, type_name = checkpoint.sealed, view.types[view.cursor]
-    stream = Stream(
+    return Stream(
         binding,
         view,
         checkpoint,
@@ -51,8 +51,6 @@ def open_stream(
         rereading=at != checkpoint.seen,
         waits=waits,
     )
-    stream.tip = identity.tip_of(desk, stream)
-    return stream
 
 
 def bound(desk: Desk, contract: Contract, settings: config.Stream) -> tuple[Binding, View]:
@@ -113,3 +111,14 @@ def happened_until(desk: Desk, binding: Binding, view: View, instant: int) -> Po
 def position_before(desk: Desk, view: View, start: str) -> Position | None:
     """Return the last row before `start`, which itself is read."""
     return desk.reader.head(view, column=view.cursor, before=start)
+
+
+def refuse_unreadable(text: str, view: View) -> None:
+    """Refuse a cursor value that says something else tomorrow ('yesterday'), or nothing; raises Misconfigured."""
+    try:
+        fixed = mark_of(text, view.kind) not in {EARLIEST, LATEST}
+    except ValueError:
+        fixed = False
+    if not fixed:
+        example = "123456" if view.kind == "id" else "2026-01-31 or '2026-01-31 12:00:00'"
+        raise Misconfigured(f"{text!r} is no {view.kind} of cursor {view.cursor}", hint=f"write {example}")

@@ -174,6 +174,15 @@ class Reader:
         with self._session() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
 
+    def count_rows(self, view: View, *, since: str | None = None) -> int:
+        """Return how many rows a reading from `since` on finds (None: from the beginning); may take long."""
+        table = self._table(view)
+        query = sa.select(sa.func.count()).select_from(table).where(*_placed(table, view))
+        if since is not None:
+            query = query.where(table.c[view.cursor] >= self._bind(view, view.cursor, since, "since"))
+        with self._session() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def needs_sort(self, view: View, position: Position) -> bool | None:
         """Return whether the keyset query has no index to serve it; None where the server does not say."""
         with self._session() as connection:
