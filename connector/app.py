@@ -194,13 +194,20 @@ def rules(settings: config.Config) -> MarketingRules:
 
 def status(settings: config.Config) -> dict[str, Any]:
     """Return the state of everything, from the store. Raises Unhealthy when there is no store to ask."""
+    with reading(settings) as store:
+        return report(store, settings)
+
+
+@contextmanager
+def reading(settings: config.Config) -> Iterator[database.Database]:
+    """Open the store as it is, for a command that needs nothing else. Raises Unhealthy when there is none to ask."""
     store = database.open_store(settings.store.url.get_secret_value())
     try:
         if not database.is_current(store):
             raise Unhealthy(
                 "the store has no current schema", hint="start `connector run`, or `connector store migrate`"
             )
-        return report(store, settings)
+        yield store
     finally:
         store.close()
 
@@ -212,8 +219,21 @@ def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
         return reports.status(connection, settings.tenant, subscriptions)
 
 
+def stream_of(settings: config.Config, name: str, source: str | None = None) -> tuple[str, str]:
+    """Return source and stream of a name as `status` has it: `deposits`, or `main.deposits` where several have one."""
+    prefix, _, stream = name.rpartition(".")
+    known = [(item.name, member) for item in settings.sources for member in item.streams]
+    found = [(where, member) for where, member in known if member == stream and where == (source or prefix or where)]
+    if len(found) != 1:
+        names = ", ".join(f"{where}.{member}" if len(settings.sources) > 1 else member for where, member in known)
+        raise Misconfigured(
+            f"{'no' if not found else 'more than one'} stream is named {name!r}", hint=f"configured are: {names}"
+        )
+    return found[0]
+
+
 @contextmanager
-def desk(settings: config.Config, *, source: str | None, stream: str) -> Iterator[Desk]:
+def desk(settings: config.Config, *, source: str | None, stream: str, purpose: str = "backfill") -> Iterator[Desk]:
     """Give a one-shot command a source to read and a store to write, beside the daemon and under a lease of its own."""
     chosen = [item for item in settings.sources if source in {None, item.name}]
     if len(chosen) != 1:
@@ -227,7 +247,7 @@ def desk(settings: config.Config, *, source: str | None, stream: str) -> Iterato
     app = build(settings.model_copy(update={"destinations": []}))
     try:
         with app.database.connect() as connection:
-            lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream)
+            lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream, purpose=purpose)
             keeper = Service(
                 [(LeaseKeeper(app.database, [_Held(lease)]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from connector import opening
 from connector.errors import Halted, Misconfigured
-from connector.position import EARLIEST, LATEST, SECOND, Position, Window, cursor_text, mark_of
+from connector.position import SECOND, Position, Window, cursor_text, mark_of
 from connector.store import feeds, lease as leases
 from connector.store.commit import Batch, commit
 from connector.streams import STREAMS
@@ -59,7 +59,7 @@ class Progress:
 def prepare(desk: Desk, stream: Stream, *, since: str | None, until: str | None, sends: bool = False) -> str:
     """Create the ranges of a job unless they are there; returns the job's name. `None` bounds: the view's own ends."""
     for text in filter(None, (since, until)):
-        _readable(text, stream)
+        opening.refuse_unreadable(text, stream.view)
     job = f"{since or 'beginning'} to {until or 'history'}" + (", events sent" if sends else "")
     who = (desk.tenant, desk.source.name, stream.name, job)
     found = desk.connection.execute(
@@ -115,11 +115,13 @@ def split(since: str, until: str, *, kind: str) -> list[tuple[str, str]]:
     return list(itertools.pairwise(texts))
 
 
-def take_lease(connection: psycopg.Connection[Any], tenant: str, source: str, stream: str) -> leases.Lease:
-    """Take the lease of this stream's backfill; raises Halted while another one runs."""
-    lease = leases.acquire(connection, f"{tenant}/backfill:{source}:{stream}")
+def take_lease(
+    connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, *, purpose: str = "backfill"
+) -> leases.Lease:
+    """Take the lease of what a command does with this stream; raises Halted while another one does it."""
+    lease = leases.acquire(connection, f"{tenant}/{purpose}:{source}:{stream}")
     if lease is None:
-        raise Halted(f"a backfill of {stream} is running already", hint="wait for it, or stop it first")
+        raise Halted(f"another {purpose} of {stream} is running already", hint="wait for it, or stop it first")
     return lease
 
 
@@ -144,19 +146,6 @@ def _bounds(desk: Desk, stream: Stream, since: str | None, until: str | None) ->
     if until is not None and mark_of(until, stream.binding.kind) < limit:
         end = until
     return (since or first.cursor, end)
-
-
-def _readable(text: str, stream: Stream) -> None:
-    """Refuse a bound that says something else tomorrow ('yesterday'), or nothing: a job's name must stay true."""
-    try:
-        fixed = mark_of(text, stream.binding.kind) not in {EARLIEST, LATEST}
-    except ValueError:
-        fixed = False
-    if not fixed:
-        example = "123456" if stream.binding.kind == "id" else "2026-01-31 or '2026-01-31 12:00:00'"
-        raise Misconfigured(
-            f"{text!r} is no {stream.binding.kind} of cursor {stream.view.cursor}", hint=f"write {example}"
-        )
 
 
 def _open_ranges(desk: Desk, stream: Stream, job: str) -> list[Range]:

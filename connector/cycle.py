@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import structlog
 
-from connector import clock, opening, poller, sweeper
-from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient
+from connector import clock, identity, opening, poller, sweeper
+from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient, Waiting
 from connector.position import SECOND, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Reader
-from connector.store import checkpoints, lease as leases
+from connector.store import checkpoints, lease as leases, quarantine
 from connector.store.database import classify
 from connector.streams import STREAMS
 
@@ -74,6 +74,11 @@ class Slot:
     held_said: bool = False
     late: int = 0
     late_within: float = 0.0
+    #: When the source is looked at again (see identity), on which of the reader's connections it was; in doubt at once.
+    check_at: float = 0.0
+    connections: int = 0
+    check_rest: float = 0.0
+    doubtful: bool = False
     goal: Position | None = None
     reached: bool = False
 
@@ -213,8 +218,14 @@ class Cycle:
         if slot.error is not None and clock.monotonic() < slot.look_again:
             return Result()
         try:
+            if slot.stream is not None and not self._recognised(desk, slot, slot.stream, sample):
+                slot.stream = None
             if slot.stream is None:
-                slot.stream = opening.open_stream(desk, STREAMS[slot.name], slot.settings, sample)
+                contract = STREAMS[slot.name]
+                slot.stream = opening.open_stream(desk, contract, slot.settings, sample, doubtful=slot.doubtful)
+                soon = slot.stream.sealed is None or slot.stream.waits is not None  # nothing is remembered yet
+                slot.check_at = clock.monotonic() + (RETRY_SECONDS / 6 if soon else COUNT_SECONDS)
+                slot.connections = desk.reader.connections
                 slot.goal = desk.reader.head(slot.stream.view) if self.once else None
             result = self._run_stream(desk, slot, slot.stream, sample, progress, deadline)
         except (Halted, Misconfigured) as error:
@@ -239,6 +250,25 @@ class Cycle:
             checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, "running", None)
         return result
 
+    def _recognised(self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample) -> bool:
+        """Look each minute, and on every new connection, whether the source is still what the stream was opened on."""
+        if clock.monotonic() < slot.check_at and slot.connections == desk.reader.connections:
+            return True
+        slot.connections = desk.reader.connections
+        try:
+            same = identity.check(desk, stream, sample, doubtful=slot.doubtful)
+        except Superseded:
+            raise
+        except Transient as error:  # a look that takes too long must not stop the reading; the next one rests longer
+            log.warning("stream.not_recognised", stream=stream.name, error=str(error))
+            slot.connections += 1
+            slot.check_rest = min(COUNT_REST_SECONDS, max(5.0, 2 * slot.check_rest))
+            slot.check_at = clock.monotonic() + slot.check_rest
+            return True
+        slot.check_rest, slot.doubtful = 0.0, False
+        slot.check_at = clock.monotonic() + (RETRY_SECONDS if stream.waits else COUNT_SECONDS)
+        return same
+
     def _run_stream(
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int, deadline: float
     ) -> Result:
@@ -248,12 +278,13 @@ class Cycle:
             done = poller.tick(desk, stream, sample, horizon=horizon)
             rows += done.rows
             more = done.more
+            slot.doubtful = slot.doubtful or bool(done.committed and done.committed.changed)
             self._observe(desk, stream, sample, done)
             if not more or clock.monotonic() > deadline:
                 break
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()
-            checkpoints.caught_up(desk.connection, stream.checkpoint)
+            checkpoints.caught_up(desk.connection, stream.checkpoint, waits=stream.waits)
         late, sweeping = self._sweep(desk, slot, stream, progress, horizon)
         self._count_unread(desk, slot, stream, sample)
         rescanning = self._rescan(desk, slot, stream)
@@ -323,6 +354,8 @@ class Cycle:
             future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
         if future:
             poller.quarantine_future(desk, stream, sample)
+        if stream.binding.kind == "time":
+            quarantine.release_due(desk.connection, stream.checkpoint, poller.FAR_AHEAD)
         null_cursors = desk.reader.count(stream.view)
         widened = checkpoints.widened(desk.connection, stream.checkpoint)
         sweeper.keep_window(stream, max(desk.source.lateness, widened or 0.0))
@@ -344,9 +377,10 @@ class Cycle:
 
     def _stop(self, desk: poller.Desk, slot: Slot, error: ConnectorError) -> None:
         if slot.error is None or str(slot.error) != str(error):
-            log.error("stream.stopped", stream=slot.name, reason=error.message, hint=error.hint)
+            told = log.warning if isinstance(error, Waiting) else log.error
+            told("stream.stopped", stream=slot.name, reason=error.message, hint=error.hint)
         paused = isinstance(error, Paused)
-        state = "paused" if paused else "stopped"
+        state = "paused" if paused else "running" if isinstance(error, Waiting) else "stopped"
         slot.error, slot.stream = error, None
         slot.look_again = float("inf") if paused else clock.monotonic() + RETRY_SECONDS
         checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, state, str(error))

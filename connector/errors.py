@@ -7,7 +7,8 @@
     |  |- Throttled       ... not before `after` seconds
     |  `- Superseded      ... from a checkpoint that a person has moved meanwhile
     |- Halted             this stream or destination stops and asks; everything else goes on
-    |  `- Paused          ... and does not start again by itself
+    |  |- Paused          ... and does not start again by itself
+    |  `- Waiting         ... has been answered: wait until the source is what it was
     `- LeaseLost          another process took over: stop writing, become the standby
 
 Messages name the thing and never hold row values, so they are safe to log.
@@ -58,6 +59,10 @@ class Halted(ConnectorError):
 
 class Paused(Halted):
     """Too much of what is read is refused: that is drift, and going on would fill the quarantine."""
+
+
+class Waiting(Halted):
+    """A person knows that the source does not hold the data yet: look again now and then, and go on when it does."""
 
 
 class LeaseLost(ConnectorError):

@@ -20,6 +20,8 @@ from connector.streams import values
 from connector.streams.contract import Binding, Context, Normalised
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
     import psycopg
 
@@ -37,6 +39,7 @@ _DRIFT_LEAST: Final = 100
 #: A row this far ahead of the source's clock is a mistake; so many of them are shown.
 _FUTURE: Final = 86_400 * SECOND
 _FUTURE_ROWS: Final = 100
+FAR_AHEAD: Final = "dated more than a day ahead"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Stream:
     held: Held
     horizon: Horizon
     rereading: bool = False
+    #: What the source lacks of what was read from it, in words; reading goes on.
+    waits: str | None = None
+    #: The last row read, of ids held as gaps: if it is not there any more, others may stand under the ids read before.
+    tip: Mapping[str, str | None] | None = None
     passes: dict[float, Pass] = field(default_factory=dict)
     recent: deque[tuple[int, int]] = field(default_factory=deque)
 
@@ -168,9 +175,7 @@ def quarantine_future(desk: Desk, stream: Stream, sample: Sample) -> None:
     ahead = cursor_text(sample.clock + _FUTURE, like=like(stream))
     page = desk.reader.read(stream.view, Window(None, None, since=ahead), limit=_FUTURE_ROWS)
     if page.last is not None:
-        refused = values.refused(
-            page.frame, stream.binding, reason="dated more than a day ahead", field=stream.view.cursor
-        )
+        refused = values.refused(page.frame, stream.binding, reason=FAR_AHEAD, field=stream.view.cursor)
         commit(desk.connection, Batch(stream.checkpoint, rejections=refused), rates=desk.rates, lease=desk.lease)
 
 
@@ -213,6 +218,8 @@ def _move(stream: Stream, page: Page, sealed: Position | None) -> None:
     stream.at = page.last
     if not stream.rereading:
         stream.seen = page.last
+    if isinstance(stream.held, Gaps):
+        stream.tip = page.frame.row(-1, named=True)
     if sealed is None or isinstance(stream.held, Gaps):
         hold(stream, page.frame)
     if sealed is not None:

@@ -12,7 +12,7 @@ from typing import Final
 import typer
 
 from connector import __version__
-from connector.cli import backfill, check, demo, emulate, run, status, store
+from connector.cli import backfill, check, demo, emulate, quarantine, run, status, store, stream
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 
 app: Final = typer.Typer(
@@ -27,6 +27,8 @@ app.command("run")(run.run)
 app.command("backfill")(backfill.backfill)
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
+app.add_typer(stream.app, name="stream", help="Answer for a stream: accept, wait, reset, new-generation.")
+app.add_typer(quarantine.app, name="quarantine", help="Rows that were refused: list, show, retry, drop.")
 app.add_typer(store.app, name="store", help="The CRM store: migrate.")
 app.add_typer(emulate.app, name="emulate", help="Stand-ins for the APIs, for tests and demos.")
 

@@ -68,6 +68,8 @@ class Reader:
         self.dialect = DIALECTS[parsed.drivername]
         self._engine = self.dialect.engine(parsed, self.settings)
         self._connection: sa.Connection | None = None
+        #: How often this reader has connected: another connection may lead to another server.
+        self.connections = 0
 
     def close(self) -> None:
         """Close the session; idempotent."""
@@ -143,15 +145,27 @@ class Reader:
         self, view: View, *, column: str | None = None, until: str | None = None, before: str | None = None
     ) -> Position | None:
         """Return the last row's position, or the last with `column` up to `until` or `before`; None: there is none."""
+        frame = self.newest(view, column=column, until=until, before=before)
+        return None if frame.is_empty() else position_at(frame, view, 0)
+
+    def newest(
+        self,
+        view: View,
+        *,
+        column: str | None = None,
+        until: str | None = None,
+        before: str | None = None,
+        limit: int = 1,
+    ) -> pl.DataFrame:
+        """Return the last rows, newest first; `column`, `until` and `before` as for `head`."""
         table = self._table(view)
         query = sa.select(*(table.c[name] for name in view.columns)).where(*_placed(table, view))
         if column is not None and until is not None:
             query = query.where(table.c[column] <= self._bind(view, column, until, "until"))
         if column is not None and before is not None:
             query = query.where(table.c[column] < self._bind(view, column, before, "before"))
-        query = query.order_by(*(table.c[name].desc() for name in (view.cursor, *view.key))).limit(1)
-        frame = self._fetch(query, view)
-        return None if frame.is_empty() else position_at(frame, view, 0)
+        query = query.order_by(*(table.c[name].desc() for name in dict.fromkeys((view.cursor, *view.key))))
+        return self._fetch(query.limit(limit), view)
 
     def count(self, view: View, *, after: str | None = None, keyless: bool = False) -> int:
         """Return how many rows have no cursor, or no key (`keyless`, a scan), or a cursor beyond `after`."""
@@ -169,6 +183,15 @@ class Reader:
         """Return what in the server's own settings endangers reading it, each with its remedy."""
         with self._session() as connection:
             return self.dialect.cautions(connection, self.settings)
+
+    def count_rows(self, view: View, *, since: str | None = None) -> int:
+        """Return how many rows a reading from `since` on finds (None: from the beginning); may take long."""
+        table = self._table(view)
+        query = sa.select(sa.func.count()).select_from(table).where(*_placed(table, view))
+        if since is not None:
+            query = query.where(table.c[view.cursor] >= self._bind(view, view.cursor, since, "since"))
+        with self._session() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def needs_sort(self, view: View, position: Position) -> bool | None:
         """Return whether the keyset query has no index to serve it; None where the server does not say."""
@@ -262,6 +285,7 @@ class Reader:
                 self.close()
             if self._connection is None:
                 self._connection = self._engine.connect()
+                self.connections += 1
                 self.dialect.prepare(self._connection, self.settings)
             yield self._connection
         except Exception as error:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from connector.errors import Superseded
+from connector.landmark import Landmark
 from connector.position import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
 
@@ -125,9 +129,53 @@ def advance(connection: psycopg.Connection[Any], checkpoint: Checkpoint, step: A
         },
     )
     if moved.rowcount == 0:
-        raise Superseded(
-            f"stream {checkpoint.stream} was answered for while it ran", hint="it is opened again where the answer says"
-        )
+        raise _superseded(checkpoint)
+
+
+def assert_current(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
+    """Hold back answers until the caller's transaction ends; raises Superseded when one was given before it.
+
+    For pages that move no mark: a generation that has ended gets no more rows.
+    """
+    row = connection.execute(
+        "select revision from crm.checkpoints where tenant = %s and source = %s and stream = %s for share",
+        (checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    ).fetchone()
+    if row is not None and row[0] != checkpoint.revision:
+        raise _superseded(checkpoint)
+
+
+def landmarks(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> list[Landmark]:
+    """Return the rows by which the source is recognised, newest first."""
+    row = connection.execute(
+        "select samples from crm.checkpoints where tenant = %s and source = %s and stream = %s",
+        (checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    ).fetchone()
+    return [Landmark(**{**sample, "key": tuple(sample["key"])}) for sample in (row[0] if row else [])]
+
+
+def set_landmarks(connection: psycopg.Connection[Any], checkpoint: Checkpoint, marks: Sequence[Landmark]) -> None:
+    """Keep the rows by which the source is recognised. Raises Superseded: an answer may have meant other ones."""
+    done = connection.execute(
+        """
+        update crm.checkpoints set samples = %s
+        where tenant = %s and source = %s and stream = %s and revision = %s
+        """,
+        (
+            Jsonb([asdict(mark) for mark in marks]),
+            *(checkpoint.tenant, checkpoint.source, checkpoint.stream, checkpoint.revision),
+        ),
+    )
+    if done.rowcount == 0:
+        raise _superseded(checkpoint)
+
+
+def clear_answer(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
+    """Forget the answer `wait`: what it waited for has come."""
+    connection.execute(
+        "update crm.checkpoints set answer = null where tenant = %s and source = %s and stream = %s and revision = %s",
+        (checkpoint.tenant, checkpoint.source, checkpoint.stream, checkpoint.revision),
+    )
 
 
 def note_late(
@@ -156,15 +204,27 @@ def widened(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> floa
     return None if row is None else row[0]
 
 
-def caught_up(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
-    """Record that a poll found nothing new: the stream lives and has no lag."""
-    connection.execute(
+def caught_up(connection: psycopg.Connection[Any], checkpoint: Checkpoint, *, waits: str | None = None) -> None:
+    """Record that a poll found nothing new: the stream lives and has no lag, unless it `waits` for its source.
+
+    Raises Superseded like `advance`: an idle stream must notice an answer too.
+    """
+    done = connection.execute(
         """
-        update crm.checkpoints set polled_at = clock_timestamp(), lag_seconds = 0, state = 'running', error = null
-        where tenant = %s and source = %s and stream = %s
+        update crm.checkpoints set polled_at = clock_timestamp(), state = 'running', error = %(waits)s,
+               lag_seconds = case when %(waits)s::text is null then 0 else lag_seconds end
+        where tenant = %(tenant)s and source = %(source)s and stream = %(stream)s and revision = %(revision)s
         """,
-        (checkpoint.tenant, checkpoint.source, checkpoint.stream),
+        {
+            "waits": waits,
+            "revision": checkpoint.revision,
+            "tenant": checkpoint.tenant,
+            "source": checkpoint.source,
+            "stream": checkpoint.stream,
+        },
     )
+    if done.rowcount == 0:
+        raise _superseded(checkpoint)
 
 
 def set_state(
@@ -190,6 +250,12 @@ def set_counts(
         where tenant = %s and source = %s and stream = %s
         """,
         (null_cursors, future_rows, checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    )
+
+
+def _superseded(checkpoint: Checkpoint) -> Superseded:
+    return Superseded(
+        f"stream {checkpoint.stream} was answered for while it ran", hint="it is opened again where the answer says"
     )
 
 

@@ -80,6 +80,8 @@ def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, l
 def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, lease: Lease) -> Committed:
     checkpoint = batch.checkpoint
     ordered(connection)
+    if batch.advance is None:
+        checkpoints.assert_current(connection, checkpoint)
     events, changed_players = batch.events, 0
     if batch.profiles.height:
         upserted = players.upsert(connection, checkpoint.tenant, batch.profiles, production=batch.production)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from datetime import UTC, datetime
+import threading
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import psycopg
 import pytest
+import yaml
 from psycopg.rows import dict_row
 
+from connector import app as application, config
 from connector.emulators import serve
 from connector.event import EVENTS, REJECTIONS
 from connector.money import Rates
@@ -21,10 +24,13 @@ from connector.player import PROFILES
 from connector.store import lease as leases
 from connector.store.checkpoints import Advance, Checkpoint
 from connector.store.commit import Batch, Committed, commit
+from connector.streams import STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from connector.cycle import Cycle
     from connector.store.database import Database
 
 TENANT: Final = "kaasino"
@@ -152,3 +158,125 @@ def emulator() -> Iterator[serve.Running]:
     """Give a fresh Customer.io-compatible server."""
     with serve.start(seed=7) as running:
         yield running
+
+
+_BETS: Final = (
+    "id bigint primary key, ext_brand_id varchar(20), user_ext_id varchar(40), type varchar(20), bet_date STAMP, "
+    "bet_amount decimal(20,2), win_amount decimal(20,2), currency varchar(5), game_id varchar(20), game_name varchar(40)"
+)
+_DEPOSITS: Final = (
+    "transaction_id varchar(40) primary key, ext_brand_id varchar(20), user_ext_id varchar(40), dt_finalized STAMP, "
+    "transaction_date STAMP, deposit_amount varchar(40), currency varchar(5)"
+)
+_USERS: Final = (
+    "ext_brand_id varchar(20), user_ext_id varchar(40), dt_update STAMP, core_account_status varchar(20), "
+    "core_registration_date STAMP, core_user_language varchar(5), core_wallet_currency varchar(5), "
+    "primary key (ext_brand_id, user_ext_id)"
+)
+
+
+class House:
+    """An operator with users, deposits (a cursor that is a time) and bets (ids), and a store that reads them."""
+
+    def __init__(self, operator: Any, store: Database, path: Path, wait: Any) -> None:
+        self.operator, self.store, self.path, self.wait = operator, store, path, wait
+        stamp = {"postgresql": "timestamptz", "mysql": "datetime(6)"}[operator.family]
+        for name, columns in (("casino_bets", _BETS), ("deposits", _DEPOSITS), ("user_profile", _USERS)):
+            operator.execute(f"create table {name}_rows ({columns.replace('STAMP', stamp)})")
+            operator.execute(f"create view {name} as select * from {name}_rows")
+        self.source: dict[str, Any] = {"name": "casino", "url": operator.url, "page_rows": 7, "lateness": "1s"}
+        self.source["streams"] = {"deposits": {}, "casino_bets": {"start": "beginning"}}
+
+    @property
+    def settings(self) -> config.Config:
+        """The configuration, also written to `path`."""
+        document = {"tenant": TENANT, "store": {"url": self.store.url}, "web": None, "sources": [self.source]}
+        self.path.write_text(yaml.safe_dump(document))
+        return config.parse(document, streams=list(STREAMS))
+
+    def bets(self, first: int, last: int, *, user: str = "7", minutes: int = 0) -> None:
+        """Add bets of one euro, a second apart, long ago."""
+        times = {number: _DAY + timedelta(minutes=minutes, seconds=number) for number in range(first, last + 1)}
+        self.operator.fill(
+            "casino_bets_rows",
+            [(n, "kaasino", user, "BET", _written(at), "1.00", None, "EUR", "g1", "Lemons") for n, at in times.items()],
+        )
+
+    def deposits(self, first: int, last: int, *, user: str = "7", minutes: int = 0, amount: str = "10.00") -> None:
+        """Add deposits of ten euros, a second apart, long ago."""
+        times = {number: _DAY + timedelta(minutes=minutes, seconds=number) for number in range(first, last + 1)}
+        self.operator.fill(
+            "deposits_rows",
+            [(f"d{n}", "kaasino", user, _written(at), _written(at), amount, "EUR") for n, at in times.items()],
+        )
+
+    def user(self, name: str, at: datetime) -> None:
+        """Add or touch a user."""
+        self.operator.execute(f"delete from user_profile_rows where user_ext_id = '{name}'")
+        row = ("kaasino", name, _written(at), "ACTIVE", _written(_DAY), "EN", "EUR")
+        self.operator.fill("user_profile_rows", [row])
+
+    def once(self) -> dict[str, Any]:
+        """Read to the heads; return what stopped, by stream."""
+        failed = application.build(self.settings, once=True).run_once(threading.Event())
+        return {name.removeprefix("casino."): error for name, error in failed.items()}
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Cycle]:
+        """Give the source's loop, to be called pass by pass as the daemon does."""
+        app = application.build(self.settings)
+        try:
+            yield app.cycles[0]
+        finally:
+            app.close()
+
+    def settle(self) -> None:
+        """Run until everything that is there is final, and once more, so that some of it is remembered."""
+        with self.running() as cycle:
+            self.wait(lambda: (cycle.run_once(), self.look(_NOT_FINAL)[0][0] == 0)[1], what="everything read is sealed")
+        assert self.once() == {}
+
+    def look(self, query: str) -> list[tuple[Any, ...]]:
+        """Read or change the store."""
+        with psycopg.connect(self.store.url, autocommit=True) as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def state(self, stream: str) -> tuple[str, str | None]:
+        """Return what status says of a stream."""
+        ((state, error),) = self.look(f"select state, error from crm.checkpoints where stream = '{stream}'")
+        return state, error
+
+    def stored(self, stream: str) -> list[str]:
+        """Return the keys of the stream's events, in every generation."""
+        return [
+            key
+            for (key,) in self.look(
+                f"select key from crm.events where stream = '{stream}' order by length(key), key, generation"
+            )
+        ]
+
+    def money(self) -> list[tuple[Any, ...]]:
+        """Return every player's totals."""
+        return self.look("select external_id, total_deposited, total_wagered, bet_count from crm.players order by 1")
+
+
+_NOT_FINAL: Final = (
+    "select count(*) from crm.checkpoints where sealed_mark is distinct from seen_mark or servers = '{}'"
+)
+
+
+def _written(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def house(request: pytest.FixtureRequest, operator_of: Any, store: Database, tmp_path: Path, wait: Any) -> House:
+    """Give an empty house on a server of every family."""
+    return House(operator_of(request.param), store, tmp_path / "config.yaml", wait)
+
+
+@pytest.fixture
+def house_on(operator_of: Any, store: Database, tmp_path: Path, wait: Any) -> Any:
+    """Give a maker of houses, by the name of a dialect."""
+    return lambda name: House(operator_of(name), store, tmp_path / "config.yaml", wait)
