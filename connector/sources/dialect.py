@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,6 +73,12 @@ class Dialect(Protocol):
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """Return whether the server would have to sort to answer a keyset query (no usable index); None: can't tell."""
 
+    def cut(self, connection: sa.Connection) -> None:
+        """End the connection under a call that hangs, so that the call fails; no-op where the driver hides its socket.
+
+        The only method that is called on another thread than the one that uses the connection.
+        """
+
     def is_transient(self, error: Exception) -> bool:
         """Return whether repeating the read later can help: cut connection, conflict, time-out, deadlock."""
 
@@ -91,6 +99,12 @@ class SourceType(UserDefinedType[Any]):
 def typed_value(text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
     """Return `CAST(:name AS type)`; the text travels as a bound parameter."""
     return sa.cast(sa.bindparam(name, text, type_=sa.String()), SourceType(type_name))
+
+
+def shut(descriptor: int) -> None:
+    """Shut a socket that another thread waits on: it wakes up to a closed connection."""
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def view_table(view: str, columns: Sequence[str]) -> sa.TableClause:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 from pymysql.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
-from connector.sources.dialect import Sample, Settings
+from connector.sources.dialect import Sample, Settings, shut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 _SAMPLE: Final = sa.text(
     "select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version"
 )
-_MARIADB_IDENTITY: Final = sa.text("select @@server_id")
+_IDENTITY: Final = {"mariadb": sa.text("select @@server_id"), "mysql": sa.text("select @@server_uuid")}
 _COLUMNS: Final = sa.text("""
     select column_name, column_type from information_schema.columns
     where table_schema = coalesce(:schema, database()) and table_name = :name order by ordinal_position
 """)
-#: Lost connections, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB have their own).
+#: Lost connections, no free connection, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB differ).
 _TRANSIENT: Final = frozenset(
-    {1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
+    {1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
 )
 _FETCH_ROWS: Final = 1000
 _DECIMAL: Final = re.compile(r"decimal\((\d+),(\d+)\)")
@@ -48,7 +47,7 @@ class MySQL:
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": int(settings.connect_timeout),
-                "read_timeout": int(settings.statement_timeout) + 10,
+                "read_timeout": int(settings.statement_timeout + settings.connect_timeout) + 1,
                 "charset": "utf8mb4",
                 "program_name": "connector",
             },
@@ -76,12 +75,8 @@ class MySQL:
     def sample(self, connection: sa.Connection) -> Sample:
         """See Dialect. A replica can't tell its progress (Seconds_Behind_* reads 0 while the relay log stalls)."""
         clock, read_only, version = connection.execute(_SAMPLE).one()
-        identity = None
-        with contextlib.suppress(sa.exc.DBAPIError):  # MySQL only
-            identity = connection.execute(sa.text("select @@server_uuid")).scalar_one()
-        if identity is None:
-            identity = connection.execute(_MARIADB_IDENTITY).scalar_one()
         family = "mariadb" if "mariadb" in _text(version).lower() else "mysql"
+        identity = connection.execute(_IDENTITY[family]).scalar_one()
         return Sample(int(clock), None if int(read_only) else int(clock), f"{family}:{_text(identity)}")
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
@@ -113,6 +108,8 @@ class MySQL:
                     rows.append(texts)
         finally:
             driver.decoders = decoders
+            if not driver.open:
+                _forget(cursor)
             cursor.close()  # reads what is left of the result: pages are bounded in rows too
         return pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")
 
@@ -125,12 +122,23 @@ class MySQL:
             cursor.execute("EXPLAIN " + str(compiled), compiled.params)
             return any("filesort" in str(row) for row in cursor.fetchall())
 
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
+        driver: Any = connection.connection.driver_connection
+        shut(driver._sock.fileno())  # noqa: SLF001 - the driver has no public name for it
+
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
         original = getattr(error, "orig", None) or error
         if isinstance(original, pymysql.err.InterfaceError):
             return True
         return isinstance(original, pymysql.err.MySQLError) and bool(original.args) and original.args[0] in _TRANSIENT
+
+
+def _forget(cursor: SSCursor) -> None:
+    """Drop the rest of a result whose connection is cut: the driver would read on from it, also when collected."""
+    if (result := getattr(cursor, "_result", None)) is not None:
+        result.unbuffered_active = False
 
 
 def _text(value: object) -> str:

@@ -6,9 +6,9 @@ Owns the SQL of a page and the classification of failures. It keeps no position:
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
 import sqlalchemy as sa
@@ -16,11 +16,13 @@ import sqlalchemy as sa
 from connector.errors import Halted, Misconfigured, Transient
 from connector.position import EARLIEST, LATEST, Kind, Position, Window, mark_of
 from connector.sources import DIALECTS
+from connector.sources.deadline import SilenceError, bounded
 from connector.sources.dialect import Sample, Settings, view_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+T = TypeVar("T")
 _REFUSALS: Final = (
     *("password authentication failed", "access denied", "login failed"),
     *("no pg_hba.conf entry", "unknown database"),
@@ -70,19 +72,15 @@ class Reader:
     def close(self) -> None:
         """Close the session; idempotent."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sa.exc.SQLAlchemyError):  # a broken session is dropped all the same
-                connection.close()
+        _close(connection)
 
     def columns(self, view: str) -> Mapping[str, str]:
         """Return the view's columns and SQL types; empty when the role can't see such a view."""
-        with self._session() as connection:
-            return self.dialect.columns(connection, view)
+        return self._ask(lambda connection: self.dialect.columns(connection, view))
 
     def sample(self) -> Sample:
         """Return the server's clock, progress and identity."""
-        with self._session() as connection:
-            return self.dialect.sample(connection)
+        return self._ask(self.dialect.sample)
 
     def read(self, view: View, window: Window, *, limit: int) -> Page:
         """Return the rows of a window in keyset order, at most `limit` of them and about PAGE_BYTES.
@@ -132,13 +130,13 @@ class Reader:
             condition = cursor > self._bind(view, view.cursor, after, "after")
         elif keyless:
             condition = sa.and_(cursor.is_not(None), sa.or_(*(table.c[name].is_(None) for name in view.key)))
-        with self._session() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
+        query = sa.select(sa.func.count()).select_from(table).where(condition)
+        return self._ask(lambda connection: int(connection.execute(query).scalar_one()))
 
     def needs_sort(self, view: View, position: Position) -> bool | None:
         """Return whether the keyset query has no index to serve it; None where the server does not say."""
-        with self._session() as connection:
-            return self.dialect.needs_sort(connection, self._keyset(view, Window(position, None), 1000))
+        query = self._keyset(view, Window(position, None), 1000)
+        return self._ask(lambda connection: self.dialect.needs_sort(connection, query))
 
     def finds(self, view: View, position: Position) -> bool:
         """Return whether the position, written back, finds its own row with `=`: the round trip is exact."""
@@ -182,24 +180,46 @@ class Reader:
         return view_table(view.name, list(view.types))
 
     def _fetch(self, query: sa.Select[Any], view: View) -> pl.DataFrame:
-        with self._session() as connection:
-            return self.dialect.fetch(
-                connection, query, {name: view.types[name] for name in view.columns}, bytes_limit=PAGE_BYTES
-            )
+        types = {name: view.types[name] for name in view.columns}
+        return self._ask(lambda connection: self.dialect.fetch(connection, query, types, bytes_limit=PAGE_BYTES))
 
-    @contextmanager
-    def _session(self) -> Iterator[sa.Connection]:
+    def _ask(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do something over the session, connecting first if need be; both are given up after the settings' time."""
+        seconds = self.settings.statement_timeout + self.settings.connect_timeout
         try:
             if self._connection is None:
-                self._connection = self._engine.connect()
-                self.dialect.prepare(self._connection, self.settings)
-            yield self._connection
+                self._connection = bounded(self._connect, seconds=seconds, leave=_close)
+            connection = self._connection
+            return bounded(lambda: work(connection), seconds=seconds, leave=lambda _: _close(connection))
+        except SilenceError as error:
+            self._leave()
+            raise Transient(
+                f"source {self.source}: no answer within {seconds:g} s",
+                hint="the server is overloaded, or it or the network has gone silent; it is tried again from the last "
+                "committed position",
+            ) from error
         except Exception as error:
             self.close()
             raise self._classify(error) from error
         except BaseException:
-            self.close()
+            self._leave()
             raise
+
+    def _connect(self) -> sa.Connection:
+        connection = self._engine.connect()
+        try:
+            self.dialect.prepare(connection, self.settings)
+        except BaseException:
+            _close(connection)
+            raise
+        return connection
+
+    def _leave(self) -> None:
+        """Part from a session that is still in use: its call closes it when it ends, which a cut brings about."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # it may have ended just now
+                self.dialect.cut(connection)
 
     def _classify(self, error: Exception) -> Exception:
         if (
@@ -219,6 +239,14 @@ class Reader:
                 f"source {self.source}: {reason}", hint="it is tried again from the last committed position"
             )
         return Misconfigured(f"source {self.source}: {reason}", hint="run `connector check` with this configuration")
+
+
+def _close(connection: sa.Connection | None) -> None:
+    """Close a session without a last word to the server, which may not answer."""
+    if connection is not None:
+        with suppress(sa.exc.SQLAlchemyError):  # a broken session is dropped all the same
+            connection.invalidate()
+            connection.close()
 
 
 def position_at(frame: pl.DataFrame, view: View, index: int) -> Position:
