@@ -1,8 +1,7 @@
 """A TCP proxy on loopback that fails on command: the network between a connector and its servers.
 
 One thread owns every socket. A control hands it a change and returns when the change is made. Faults that wait for
-their moment (`cut_after`, `cut_before`, `cut_answer`, `stall_after`) strike once and set `struck`; after a cut, new
-connections are let through.
+their moment (a number of bytes, a pattern) strike once and set `struck`; after a cut, new connections are let through.
 """
 
 from __future__ import annotations
@@ -40,6 +39,16 @@ class _Link:
     said: bytes = b""
     ending: bool = False
     doomed: bool = False
+    stranded: bool = False
+
+    def doom(self, data: bytes) -> None:
+        """Pass on what was said, and nothing that is answered."""
+        self.up += data
+        self.doomed = True
+
+    def strand(self, _: bytes) -> None:
+        """Move nothing any more."""
+        self.stranded = True
 
     def close(self, *, abort: bool) -> None:
         """Close both ends, with a reset or in order."""
@@ -61,7 +70,7 @@ class _Faults:
     counts_up: bool = False
     then_stalls: bool = False
     pattern: bytes | None = None
-    lets_pattern_through: bool = False
+    then: Callable[[_Link, bytes], None] | None = None
 
 
 class Proxy:
@@ -97,12 +106,19 @@ class Proxy:
         self._fail(left=number, counts_up=up)
 
     def cut_before(self, pattern: bytes) -> None:
-        """Reset every connection in place of passing on what the client says with `pattern` in it."""
-        self._fail(pattern=pattern)
+        """Reset every connection in place of passing on what a client says with `pattern` in it."""
+        self._fail(pattern=pattern, then=lambda _, __: self._abort())
 
     def cut_answer(self, pattern: bytes) -> None:
-        """Pass on what the client says with `pattern` in it, and reset every connection in place of the answer."""
-        self._fail(pattern=pattern, lets_pattern_through=True)
+        """Pass on what a client says with `pattern` in it, and reset every connection in place of the answer."""
+        self._fail(pattern=pattern, then=_Link.doom)
+
+    def strand_before(self, pattern: bytes) -> None:
+        """Forget the connection on which a client says `pattern`: nothing moves on it any more, and nothing is reset.
+
+        New connections are let through, as by a firewall that has lost its table.
+        """
+        self._fail(pattern=pattern, then=_Link.strand)
 
     def stall(self) -> None:
         """Accept connections and move nothing, until `resume`: the kernel answers, the server does not."""
@@ -169,10 +185,10 @@ class Proxy:
 
     def _wanted(self) -> tuple[list[socket.socket], list[socket.socket]]:
         """Return the sockets to read from and to write to: each end is read when the other has taken all."""
-        readable = [link.client for link in self._links if not link.up and not link.ending]
-        readable += [link.server for link in self._links if not link.down and not link.ending]
-        writable = [link.client for link in self._links if link.down] + [link.server for link in self._links if link.up]
-        return readable, writable
+        moving = [link for link in self._links if not link.stranded]
+        readable = [link.client for link in moving if not link.up and not link.ending]
+        readable += [link.server for link in moving if not link.down and not link.ending]
+        return readable, [link.client for link in moving if link.down] + [link.server for link in moving if link.up]
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
@@ -208,14 +224,15 @@ class Proxy:
 
     def _hear(self, link: _Link, data: bytes) -> None:
         link.ending = not data
-        pattern = self._faults.pattern
         link.said = (link.said + data)[-_CHUNK - 64 :]
-        if pattern is not None and pattern in link.said:
-            if not self._faults.lets_pattern_through:
-                self._strike()
-                return
-            link.doomed, self._faults.pattern = True, None
-        link.up += data
+        pattern, then = self._faults.pattern, self._faults.then
+        if pattern is None or then is None or pattern not in link.said:
+            link.up += data
+            return
+        self._faults = _Faults()
+        if then is not _Link.doom:  # that one strikes when the answer comes
+            self.struck.set()
+        then(link, data)
 
     def _answer(self, link: _Link, data: bytes) -> None:
         link.ending, link.said = link.ending or not data, b""
@@ -244,9 +261,9 @@ class Proxy:
     def _strike(self) -> None:
         stalls = self._faults.then_stalls
         self._faults = _Faults(stalled=stalls)
+        self.struck.set()
         if not stalls:
             self._abort()
-        self.struck.set()
 
     def _abort(self) -> None:
         for link in list(self._links):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ from psycopg.rows import dict_row
 
 from connector import app as application, clock, config
 from connector.errors import Transient
+from connector.metrics import Metrics
+from connector.service import Pace, Service
 from connector.streams import STREAMS
 from tests.proxy import Proxy
 
@@ -210,6 +213,50 @@ def daemon(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], Daemon]]:
     for each in started:
         each.process.kill()
         each.process.wait()
+
+
+class Pass(threading.Thread):
+    """One pass of a source's loop beside the test; `failure` is what it raised."""
+
+    def __init__(self, cycle: Cycle) -> None:
+        super().__init__()
+        self.cycle = cycle
+        self.failure: Transient | None = None
+
+    def run(self) -> None:
+        """Do the pass."""
+        try:
+            self.cycle.run_once()
+        except Transient as error:
+            self.failure = error
+
+
+@pytest.fixture
+def beside() -> Iterator[Callable[[Cycle], Pass]]:
+    """Give a starter of one pass of a loop beside the test."""
+    started: list[Pass] = []
+
+    def start(cycle: Cycle) -> Pass:
+        started.append(Pass(cycle))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Cycle], None]]:
+    """Give a starter of a source's loop as the daemon runs it, waits and all."""
+    with contextlib.ExitStack() as stack:
+
+        def start(cycle: Cycle) -> None:
+            service = Service([(cycle, Pace(0.0, 0.05))], Metrics())
+            service.start()
+            stack.callback(service.stop)
+
+        yield start
 
 
 @pytest.fixture

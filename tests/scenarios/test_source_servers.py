@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pymysql
 import pytest
 
-from connector.errors import Transient
-from connector.metrics import Metrics
-from connector.service import Pace, Service
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from connector.cycle import Cycle
+    from collections.abc import Iterator
 
 OperatorDatabase = Any
 Make = Any
@@ -40,22 +33,6 @@ READS: Final = """
 """
 
 
-class Pass(threading.Thread):
-    """One pass of a source's loop beside the test; `failure` is what it raised."""
-
-    def __init__(self, cycle: Cycle) -> None:
-        super().__init__()
-        self.cycle = cycle
-        self.failure: Transient | None = None
-
-    def run(self) -> None:
-        """Do the pass."""
-        try:
-            self.cycle.run_once()
-        except Transient as error:
-            self.failure = error
-
-
 def slow_down(operator: OperatorDatabase, seconds: float) -> None:
     """Make every read of the deposits slow, a small page less than a large one."""
     operator.execute("drop view deposits", "create table pace (seconds double precision)")
@@ -65,19 +42,6 @@ def slow_down(operator: OperatorDatabase, seconds: float) -> None:
         operator.execute(
             *(f"alter database {name} set enable_{way} = off" for way in ("sort", "seqscan", "bitmapscan"))
         )
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Cycle], None]]:
-    """Give a starter of a source's loop as the daemon runs it, waits and all."""
-    with contextlib.ExitStack() as stack:
-
-        def start(cycle: Cycle) -> None:
-            service = Service([(cycle, Pace(0.0, 0.05))], Metrics())
-            service.start()
-            stack.callback(service.stop)
-
-        yield start
 
 
 @pytest.mark.parametrize("dialect", ["standby", "mysql"])
@@ -99,15 +63,14 @@ def test_a_replica_that_restarts_under_a_load_is_read_to_its_end(
 
 
 def test_a_page_that_replay_cancels_is_read_again_in_halves(
-    casino_of: Make, reading: Make, drive: Make, limit_of: Make, wait: Make
+    casino_of: Make, reading: Make, drive: Make, beside: Make, limit_of: Make, wait: Make
 ) -> None:
     """A hot standby gives up its readers when the replay of a VACUUM must go on."""
     casino = casino_of("standby", rows=ROWS)
     casino.operator.execute("create table removed as select generate_series(1, 1000) as n")
     slow_down(casino.operator, 0.005)
     cycle = reading(casino.settings(page_rows=ROWS))
-    one_pass = Pass(cycle)
-    one_pass.start()
+    one_pass = beside(cycle)
     with psycopg.connect(casino.operator.url, autocommit=True) as standby:
         wait(lambda: standby.execute(READS).fetchone(), what="the page is read")
         casino.operator.connect().execute("delete from removed")
@@ -144,14 +107,13 @@ def end_reader(operator: OperatorDatabase, wait: Make) -> None:
 
 @pytest.mark.parametrize("dialect", ["postgresql", "mysql", "odbc"])
 def test_a_reader_whose_session_is_ended_connects_again(
-    dialect: str, casino_of: Make, reading: Make, drive: Make, wait: Make
+    dialect: str, casino_of: Make, reading: Make, drive: Make, beside: Make, wait: Make
 ) -> None:
     """An administrator's KILL costs the page in hand."""
     casino = casino_of(dialect, rows=ROWS)
     slow_down(casino.operator, 0.005 if casino.operator.family == "postgresql" else 5)
     cycle = reading(casino.settings(page_rows=ROWS))
-    one_pass = Pass(cycle)
-    one_pass.start()
+    one_pass = beside(cycle)
     end_reader(casino.operator, wait)
     one_pass.join()
     assert one_pass.failure is not None
