@@ -141,7 +141,7 @@ def migrate(database: Database) -> str:
             context.configure(connection=connection, version_table_schema="crm", version_table="schema_version")
             context.run_migrations()
             _name_events(connection)
-    except sa.exc.OperationalError as error:
+    except (sa.exc.OperationalError, sa.exc.InternalError) as error:  # the latter: a server that may not be written
         raise classify(error.orig or error) from error
     except sa.exc.ProgrammingError as error:
         raise Misconfigured(

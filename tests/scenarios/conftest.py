@@ -84,7 +84,8 @@ class Casino:
     def look(self, query: str, *values: object) -> list[dict[str, Any]]:
         """Ask the store, over a connection of its own, and return rows as mappings."""
         with psycopg.connect(self.store.url, autocommit=True, row_factory=dict_row) as connection:
-            return connection.execute(query.encode(), values).fetchall()
+            answer = connection.execute(query.encode(), values)
+            return answer.fetchall() if answer.description else []
 
     def stored(self) -> int:
         """Return how many deposits the store has."""
