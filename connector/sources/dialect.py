@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -82,6 +84,12 @@ class Dialect(Protocol):
     def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
         """Return what in the server's own settings endangers reading it, each with its remedy. For `check`."""
 
+    def cut(self, connection: sa.Connection) -> None:
+        """End the connection under a call that hangs, so that the call fails; no-op where the driver hides its socket.
+
+        The only method that is called on another thread than the one that uses the connection.
+        """
+
     def is_transient(self, error: Exception) -> bool:
         """Return whether repeating the read later can help: cut connection, conflict, time-out, deadlock."""
 
@@ -124,6 +132,12 @@ def bytes_of(text: str) -> bytes:
 
 def _carry(found: re.Match[str]) -> str:
     return "".join(chr(_BYTES_AT + byte) for byte in found[0].encode(errors="surrogateescape"))
+
+
+def shut(descriptor: int) -> None:
+    """Shut a socket that another thread waits on: it wakes up to a closed connection."""
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def view_table(view: str, columns: Sequence[str]) -> sa.TableClause:

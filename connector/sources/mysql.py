@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 from pymysql.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
-from connector.sources.dialect import Sample, Settings, bytes_of, text_of
+from connector.sources.dialect import Sample, Settings, bytes_of, shut, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _SAMPLE: Final = sa.text(
     "select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version"
 )
-_MARIADB_IDENTITY: Final = sa.text("select @@server_id")
+_IDENTITY: Final = {"mariadb": sa.text("select @@server_id"), "mysql": sa.text("select @@server_uuid")}
 _COLUMNS: Final = sa.text("""
     select column_name, column_type, character_set_name, collation_name from information_schema.columns
     where table_schema = coalesce(:schema, database()) and table_name = :name order by ordinal_position
@@ -29,9 +28,9 @@ _REPLICATION: Final = sa.text("""
     show global variables where variable_name in ('replica_parallel_workers', 'slave_parallel_workers',
         'replica_preserve_commit_order', 'slave_preserve_commit_order')
 """)
-#: Lost connections, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB have their own).
+#: Lost connections, no free connection, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB differ).
 _TRANSIENT: Final = frozenset(
-    {1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
+    {1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
 )
 #: Stored zero and invalid dates are compared as what they are: a cast of theirs must not become NULL.
 _LENIENT_DATES: Final = sa.text("""
@@ -58,7 +57,7 @@ class MySQL:
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": int(settings.connect_timeout),
-                "read_timeout": int(settings.statement_timeout) + 10,
+                "read_timeout": int(settings.statement_timeout + settings.connect_timeout) + 1,
                 "charset": "utf8mb4",
                 "program_name": "connector",
             },
@@ -89,12 +88,8 @@ class MySQL:
     def sample(self, connection: sa.Connection) -> Sample:
         """See Dialect. A replica can't tell its progress (Seconds_Behind_* reads 0 while the relay log stalls)."""
         clock, read_only, version = connection.execute(_SAMPLE).one()
-        identity = None
-        with contextlib.suppress(sa.exc.DBAPIError):  # MySQL only
-            identity = connection.execute(sa.text("select @@server_uuid")).scalar_one()
-        if identity is None:
-            identity = connection.execute(_MARIADB_IDENTITY).scalar_one()
         family = "mariadb" if "mariadb" in _text(version).lower() else "mysql"
+        identity = connection.execute(_IDENTITY[family]).scalar_one()
         return Sample(int(clock), None if int(read_only) else int(clock), f"{family}:{_text(identity)}")
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
@@ -135,10 +130,13 @@ class MySQL:
                 rows.append(
                     tuple(None if value is None else read(value) for read, value in zip(readers, row, strict=True))
                 )
-            if size > bytes_limit:
-                _leave(connection, cursor)
+            if size > bytes_limit:  # nothing else stops the server from sending all of it
+                _forget(cursor)
+                connection.invalidate()
         finally:
             driver.decoders, driver.use_unicode = settings
+            if not driver.open:
+                _forget(cursor)
             cursor.close()
         return pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")
 
@@ -161,6 +159,11 @@ class MySQL:
         text = "the replica applies transactions in parallel and not in their order: rows may come later than lateness"
         return [(text, "set replica_preserve_commit_order = ON there, or raise lateness")]
 
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
+        driver: Any = connection.connection.driver_connection
+        shut(driver._sock.fileno())  # noqa: SLF001 - the driver has no public name for it
+
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
         original = getattr(error, "orig", None) or error
@@ -169,12 +172,10 @@ class MySQL:
         return isinstance(original, pymysql.err.MySQLError) and bool(original.args) and original.args[0] in _TRANSIENT
 
 
-def _leave(connection: sa.Connection, cursor: SSCursor) -> None:
-    """Give up a session in the middle of a result: nothing else stops the server from sending all of it."""
-    result: Any = getattr(cursor, "_result", None)
-    if result is not None:  # or cursor and result would read it to its end when they are dropped
+def _forget(cursor: SSCursor) -> None:
+    """Drop the rest of a result that nobody wants: the driver would read it to its end, also when it is collected."""
+    if (result := getattr(cursor, "_result", None)) is not None:
         result.unbuffered_active = False
-    connection.invalidate()
 
 
 def _text(value: object) -> str:

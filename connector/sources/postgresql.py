@@ -9,7 +9,7 @@ import polars as pl
 import psycopg
 import sqlalchemy as sa
 
-from connector.sources.dialect import Sample, Settings, SourceType, bytes_of, text_of, typed_value
+from connector.sources.dialect import Sample, Settings, SourceType, bytes_of, shut, text_of, typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,16 +125,14 @@ class PostgreSQL:
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Sorting is priced out, so a Sort that is still in the plan has no index to replace it."""
-        connection.execute(sa.text("set enable_sort = off"))
-        connection.execute(sa.text("set enable_seqscan = off"))
-        try:
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
-            compiled = query.compile(dialect=_DIALECT)
-            plan = psycopg.ClientCursor(driver).execute("EXPLAIN " + str(compiled), compiled.params).fetchall()
-        finally:
-            connection.execute(sa.text("reset enable_sort"))
-            connection.execute(sa.text("reset enable_seqscan"))
+        for way in ("sort", "seqscan"):
+            connection.execute(sa.text(f"set enable_{way} = off"))
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        compiled = query.compile(dialect=_DIALECT)
+        plan = psycopg.ClientCursor(driver).execute("EXPLAIN " + str(compiled), compiled.params).fetchall()
+        for way in ("sort", "seqscan"):  # a session that failed is not used again
+            connection.execute(sa.text(f"reset enable_{way}"))
         return any("Sort" in line[0] for line in plan)
 
     def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
@@ -145,6 +143,12 @@ class PostgreSQL:
         enough = f"{settings.statement_timeout:g}s"
         remedy = f"set hot_standby_feedback = on there, or max_standby_streaming_delay to at least {enough}"
         return [(f"the standby cancels reads that are in the way of replay after {delay / 1000:g} s", remedy)]
+
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        shut(driver.fileno())
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""

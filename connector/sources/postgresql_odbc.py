@@ -96,6 +96,9 @@ class PostgreSQLOverODBC(PostgreSQL):
         del connection, query
         return None
 
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
+
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
         return odbc.is_transient(error)

@@ -1,32 +1,24 @@
 """Reads views exactly: keyset pages, heads and counts over one short-lived read-only session of one source.
 
-Owns the SQL of a page and the classification of failures. It keeps no position: callers say where to read.
+Owns the SQL of a page. It keeps no position: callers say where to read.
 """
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import sqlalchemy as sa
 
-from connector.errors import Halted, Misconfigured, Transient
+from connector.errors import Halted
 from connector.position import EARLIEST, LATEST, Kind, Position, Window, mark_of
-from connector.sources import DIALECTS
-from connector.sources.dialect import Sample, Settings, view_table
+from connector.sources.dialect import Sample, view_table
+from connector.sources.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-_REFUSALS: Final = (
-    *("password authentication failed", "access denied", "login failed"),
-    *("no pg_hba.conf entry", "unknown database"),
-)
-#: PostgreSQL says "does not exist" of tables, columns and functions too: those are no login.
-_NO_SUCH_LOGIN: Final = re.compile(r'\b(?:database|role|user) "[^"]*" does not exist')
 #: A page never grows beyond this many bytes of text, whatever its number of rows.
 PAGE_BYTES: Final = 32 << 20
 #: Rows asked for by name in one query.
@@ -54,39 +46,16 @@ class Page:
     full: bool
 
 
-class Reader:
-    """One session of one source, used by one thread. Every failure leaves it disconnected; the next call reconnects.
-
-    Raises Transient for what passes (a cut connection, a standby conflict, a time-out), Misconfigured for what a
-    person must change (credentials, host, permissions, a missing view).
-    """
-
-    def __init__(self, url: str, *, source: str, settings: Settings | None = None) -> None:
-        self.source = source
-        self.settings = settings or Settings()
-        parsed = _parse(url, source)
-        self.dialect = DIALECTS[parsed.drivername]
-        self._engine = self.dialect.engine(parsed, self.settings)
-        self._connection: sa.Connection | None = None
-        #: How often this reader has connected: another connection may lead to another server.
-        self.connections = 0
-
-    def close(self) -> None:
-        """Close the session; idempotent."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sa.exc.SQLAlchemyError):  # a broken session is dropped all the same
-                connection.close()
+class Reader(Session):
+    """A session that reads views. Every method may raise what `Session.ask` raises."""
 
     def columns(self, view: str) -> Mapping[str, str]:
         """Return the view's columns and SQL types; empty when the role can't see such a view."""
-        with self._session() as connection:
-            return self.dialect.columns(connection, view)
+        return self.ask(lambda connection: self.dialect.columns(connection, view))
 
     def sample(self) -> Sample:
         """Return the server's clock, progress and identity."""
-        with self._session() as connection:
-            return self.dialect.sample(connection)
+        return self.ask(self.dialect.sample)
 
     def read(self, view: View, window: Window, *, limit: int) -> Page:
         """Return the rows of a window in keyset order, at most `limit` of them and about PAGE_BYTES.
@@ -176,13 +145,12 @@ class Reader:
             condition = cursor > self._bind(view, view.cursor, after, "after")
         elif keyless:
             condition = sa.and_(cursor.is_not(None), sa.or_(*(table.c[name].is_(None) for name in view.key)))
-        with self._session() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
+        query = sa.select(sa.func.count()).select_from(table).where(condition)
+        return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
 
     def cautions(self) -> Sequence[tuple[str, str]]:
         """Return what in the server's own settings endangers reading it, each with its remedy."""
-        with self._session() as connection:
-            return self.dialect.cautions(connection, self.settings)
+        return self.ask(lambda connection: self.dialect.cautions(connection, self.settings))
 
     def count_rows(self, view: View, *, since: str | None = None) -> int:
         """Return how many rows a reading from `since` on finds (None: from the beginning); may take long."""
@@ -190,13 +158,12 @@ class Reader:
         query = sa.select(sa.func.count()).select_from(table).where(*_placed(table, view))
         if since is not None:
             query = query.where(table.c[view.cursor] >= self._bind(view, view.cursor, since, "since"))
-        with self._session() as connection:
-            return int(connection.execute(query).scalar_one())
+        return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
 
     def needs_sort(self, view: View, position: Position) -> bool | None:
         """Return whether the keyset query has no index to serve it; None where the server does not say."""
-        with self._session() as connection:
-            return self.dialect.needs_sort(connection, self._keyset(view, Window(position, None), 1000))
+        query = self._keyset(view, Window(position, None), 1000)
+        return self.ask(lambda connection: self.dialect.needs_sort(connection, query))
 
     def finds(self, view: View, position: Position) -> bool:
         """Return whether the position, written back, finds its own row with `=`: the round trip is exact."""
@@ -218,8 +185,7 @@ class Reader:
         ]
         bound = table.c[view.cursor] <= self._bind(view, view.cursor, until, "until")
         query = sa.select(sa.func.count()).select_from(table).where(bound, *equal)
-        with self._session() as connection:
-            return int(connection.execute(query).scalar_one())
+        return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
 
     def _keyset(self, view: View, window: Window, limit: int) -> sa.Select[Any]:
         """The query of a page. `cursor >= c` alone stands first, so that every planner starts in the index."""
@@ -273,46 +239,8 @@ class Reader:
         return view_table(view.name, list(view.types))
 
     def _fetch(self, query: sa.Select[Any], view: View) -> pl.DataFrame:
-        with self._session() as connection:
-            return self.dialect.fetch(
-                connection, query, {name: view.types[name] for name in view.columns}, bytes_limit=PAGE_BYTES
-            )
-
-    @contextmanager
-    def _session(self) -> Iterator[sa.Connection]:
-        try:
-            if self._connection is not None and self._connection.invalidated:
-                self.close()
-            if self._connection is None:
-                self._connection = self._engine.connect()
-                self.connections += 1
-                self.dialect.prepare(self._connection, self.settings)
-            yield self._connection
-        except Exception as error:
-            self.close()
-            raise self._classify(error) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _classify(self, error: Exception) -> Exception:
-        if (
-            not isinstance(error, sa.exc.DBAPIError)
-            and not hasattr(error, "sqlstate")
-            and not type(error).__module__.startswith(("pymysql", "pyodbc"))
-        ):
-            return error
-        reason = _reason(error)
-        if _is_login(reason):
-            return Misconfigured(
-                f"source {self.source}: the server refused the login: {reason}",
-                hint="check user, password and database in sources[].url",
-            )
-        if self.dialect.is_transient(error):
-            return Transient(
-                f"source {self.source}: {reason}", hint="it is tried again from the last committed position"
-            )
-        return Misconfigured(f"source {self.source}: {reason}", hint="run `connector check` with this configuration")
+        types = {name: view.types[name] for name in view.columns}
+        return self.ask(lambda connection: self.dialect.fetch(connection, query, types, bytes_limit=PAGE_BYTES))
 
 
 def position_at(frame: pl.DataFrame, view: View, index: int) -> Position:
@@ -356,29 +284,3 @@ def _verify_order(frame: pl.DataFrame, view: View, source: str) -> None:
             f"source {source}: rows of {view.name} do not come in the order of {view.cursor}",
             hint="the cursor must be one column that the database can order; check its type and collation",
         )
-
-
-def _is_login(reason: str) -> bool:
-    lowered = reason.lower()
-    return any(part in lowered for part in _REFUSALS) or _NO_SUCH_LOGIN.search(lowered) is not None
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of what the server said: drivers keep it last, behind a number or a state."""
-    original = getattr(error, "orig", None) or error
-    said = next((part for part in reversed(original.args) if isinstance(part, str) and part.strip()), "")
-    return said.strip().partition("\n")[0].strip() or type(original).__name__
-
-
-def _parse(url: str, source: str) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise Misconfigured(
-            f"source {source}: the url is not a database URL", hint="postgresql://user@host/database"
-        ) from None
-    if parsed.drivername not in DIALECTS:
-        raise Misconfigured(
-            f"source {source}: unknown database {parsed.drivername!r}", hint=f"one of {', '.join(DIALECTS)}"
-        )
-    return parsed

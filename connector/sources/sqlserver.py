@@ -92,6 +92,9 @@ class SQLServer:
         del connection, settings
         return []
 
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
+
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
         return odbc.is_transient(error)

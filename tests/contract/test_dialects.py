@@ -599,8 +599,8 @@ def test_a_session_can_only_read(operator: OperatorDatabase) -> None:
     url = operator.url if operator.name == "standby" else owner
     writing = Reader(url, source="casino")
     try:
-        with pytest.raises(Misconfigured, match=r"(?i)read.only"), writing._session() as connection:
-            connection.exec_driver_sql("insert into guarded_rows values (1)")
+        with pytest.raises(Misconfigured, match=r"(?i)read.only"):
+            writing._ask(lambda connection: connection.exec_driver_sql("insert into guarded_rows values (1)"))
     finally:
         writing.close()
     assert operator.rows("select count(*) from guarded_rows") == [(0,)]
