@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check bench lock servers
+.PHONY: help install demo test check bench bench-sweep bench-memory lock servers
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -34,6 +34,12 @@ check: install ## Lint, types, layers
 
 bench: install ## Measure rows/s and seconds from commit to API
 	$(BIN)/python -m bench $(ARGS)
+
+bench-sweep: install ## Measure what looking back costs the replica
+	$(BIN)/python -m bench.sweep $(ARGS)
+
+bench-memory: install ## Measure the daemon's memory at a first load of five million rows
+	$(BIN)/python -m bench.memory $(ARGS)
 
 lock: ## Compile requirements.lock anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

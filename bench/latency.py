@@ -16,7 +16,7 @@ _EVERY_SECONDS: Final = 0.25
 _LOOK_SECONDS: Final = 0.02
 _LAST_SECONDS: Final = 30.0
 #: A deposit of a player who is not excluded, final at once.
-_DEPOSIT: Final = """
+DEPOSIT: Final = """
     insert into casino.payments (
         user_id, account_id, action, amount_cents, currency, success, payment_system, psp_brand,
         created_at, updated_at, finished_at)
@@ -27,7 +27,7 @@ _DEPOSIT: Final = """
       and not exists (select from casino.users_tags t where t.user_id = u.id)
     offset %s limit 1 returning id
 """
-_STORED: Final = """
+STORED: Final = """
     select e.key from crm.event_rows e join crm.event_streams s using (stream_id)
     where s.stream = 'deposits' and e.key = any(%s)
 """
@@ -39,8 +39,8 @@ def measure(*, rate: float, seconds: float) -> dict[str, float]:
         stage.drain(60.0)
         to_store, to_api = _probe(stage, seconds)
     figures = {
-        **{f"store_p{point}_seconds": _percentile(to_store, point) for point in (50, 95)},
-        **{f"api_p{point}_seconds": _percentile(to_api, point) for point in (50, 95)},
+        **{f"store_p{point}_seconds": percentile(to_store, point) for point in (50, 95)},
+        **{f"api_p{point}_seconds": percentile(to_api, point) for point in (50, 95)},
         "probes": float(len(to_api)),
     }
     for name, value in figures.items():
@@ -62,12 +62,12 @@ def _probe(stage: Stage, seconds: float) -> tuple[list[float], list[float]]:
         while (now := clock.monotonic()) < started + seconds + _LAST_SECONDS:
             if now >= next_at and now < started + seconds:
                 next_at += _EVERY_SECONDS
-                row = operator.execute(_DEPOSIT, (len(born) % 1000,)).fetchone()
+                row = operator.execute(DEPOSIT, (len(born) % 1000,)).fetchone()
                 operator.commit()
                 assert row is not None
                 born[str(row[0])] = clock.monotonic()
             open_ = [key for key in born if key not in stored]
-            stored |= {key: clock.monotonic() for (key,) in store.execute(_STORED, (open_,))}
+            stored |= {key: clock.monotonic() for (key,) in store.execute(STORED, (open_,))}
             after = _accepted(stage.api, after, accepted)
             if now > started + seconds and len(accepted.keys() & born) == len(born):
                 break
@@ -87,6 +87,7 @@ def _accepted(api: httpx.Client, after: int, accepted: dict[str, float]) -> int:
     return after
 
 
-def _percentile(values: list[float], point: int) -> float:
+def percentile(values: list[float], point: int) -> float:
+    """Return the value below which `point` percent of the values lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, len(ordered) * point // 100)]

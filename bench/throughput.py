@@ -24,17 +24,18 @@ _REFERENCE = """
     create table bench_reference (like crm.event_rows including defaults);
     create unique index on bench_reference (seq);
     create unique index on bench_reference (stream_id, key, name_id);
+    create index on bench_reference using brin (stream_id, mark int8_minmax_multi_ops);
 """
 _READ = """
     copy (select user_ext_id, bet_date, 100, 1, case type when 'bet' then 1 else 2 end, 3, true, id, null, currency,
-                 coalesce(bet_amount, win_amount), 1, null, null,
+                 coalesce(bet_amount, win_amount), 1, null, null, id,
                  jsonb_strip_nulls(jsonb_build_object('bet_id', bet_id, 'game_id', game_id, 'game_name', game_name,
                    'game_category', game_category, 'game_provider', game_provider))
           from {view} order by id) to stdout (format csv)
 """
 _COLUMNS = (
     "player_id, occurred_at, amount_base, stream_id, name_id, effect, history, key, transaction_id, currency, amount,"
-    " fx_rate_locked, stake, stake_base, properties"
+    " fx_rate_locked, stake, stake_base, mark, properties"
 )
 _BARE = "create table bench_bare (like crm.event_rows including defaults)"
 

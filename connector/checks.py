@@ -6,15 +6,16 @@ Reads only. A finding is for a person: what is wrong, and what to do about it.
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from connector import clock
 from connector.destinations import DESTINATIONS
 from connector.errors import ConnectorError
-from connector.position import SECOND, Window
+from connector.position import SECOND, Window, cursor_text
 from connector.sources.dialect import Settings
-from connector.sources.reader import Reader, View
+from connector.sources.reader import Page, Reader, View, position_at
 from connector.store import database
 from connector.streams import STREAMS
 from connector.streams.contract import Binding, Context, bind
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from connector import config
+    from connector.position import Position
     from connector.sources.dialect import Sample
 
 #: A source whose clock differs by more from ours makes lag figures wrong (nothing else: our clock judges no row).
 _SKEW_SECONDS: Final = 5.0
 _SAMPLE_ROWS: Final = 1000
+#: Rows dated further ahead are mistakes of their own; so many positions are written back, those of most digits first.
+_FUTURE: Final = 86_400 * SECOND
+_ROUND_TRIPS: Final = 5
+#: No zone differs from UTC by less.
+_ZONE_STEP: Final = 900 * SECOND
 
 Level = Literal["ok", "warn", "error"]
 
@@ -90,6 +97,8 @@ def _source(source: config.Source) -> Iterator[Finding]:
         sample = reader.sample()
         yield Finding("ok", source.name, f"connected to {sample.server}")
         yield from _clock(source, sample)
+        for text, remedy in reader.cautions():
+            yield Finding("warn", source.name, text, remedy)
         for name in source.streams:
             yield from _stream(reader, source, name)
     except ConnectorError as error:
@@ -142,6 +151,8 @@ def _stream(reader: Reader, source: config.Source, name: str) -> Iterator[Findin
             f"{len(binding.columns)} columns, cursor {view.cursor} ({view.kind}), key {', '.join(view.key)}",
         )
         yield from _rows(reader, subject, binding, view)
+        if view.kind == "time":
+            yield from _ahead(reader, subject, view, tolerance=source.tolerance)
     except ConnectorError as error:
         yield _failed(subject, error)
 
@@ -152,13 +163,7 @@ def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterato
     if page.last is None:
         yield Finding("warn", subject, "the view has no rows", "nothing to do if that is expected")
         return
-    if page.frame.select(view.key).is_duplicated().any():
-        yield Finding(
-            "error", subject, f"the key ({', '.join(view.key)}) is not unique", "expose a unique id and set key: [id]"
-        )
-    if not reader.finds(view, page.last):
-        remedy = "the cursor's type is rounded on the way: use an id cursor, or another driver"
-        yield Finding("error", subject, "a position written back does not find its own row", remedy)
+    yield from _keys(reader, subject, view, page)
     if reader.needs_sort(view, page.last):
         columns = ", ".join(dict.fromkeys((view.cursor, *view.key)))
         remedy = f"on the base table: CREATE INDEX ON <table> ({columns}); see views/README.md"
@@ -185,6 +190,61 @@ def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterato
             subject,
             f"{count} of them refused: {field} {reason}",
             "mend the view, or map the column; such rows go to crm.quarantine",
+        )
+
+
+def _keys(reader: Reader, subject: str, view: View, page: Page) -> Iterator[Finding]:
+    """Judge the key, and whether positions find their own rows: those of most digits lose the most on the way."""
+    assert page.last is not None
+    names = ", ".join(view.key)
+    if page.frame.select(view.key).is_duplicated().any():
+        remedy = "expose a unique id and set key: [id]"
+        yield Finding("error", subject, f"the key ({names}) is not unique", remedy)
+    elif any(reader.alike(view, position, until=page.last.cursor) > 1 for position in _folded(page, view)):
+        remedy = "expose it with a binary collation: rows tied with such a one could be passed by"
+        yield Finding("error", subject, f"keys ({names}) that differ are the same to the database", remedy)
+    digits = page.frame[view.cursor].str.len_chars().arg_sort(descending=True)
+    places = [page.last, *(position_at(page.frame, view, index) for index in digits.head(_ROUND_TRIPS))]
+    if not all(reader.finds(view, place) for place in places):
+        remedy = "the cursor's type is rounded on the way: use an id cursor, or another driver"
+        yield Finding("error", subject, "a position written back does not find its own row", remedy)
+
+
+def _folded(page: Page, view: View) -> list[Position]:
+    """Return rows whose key is that of another when case, accents and blanks are ignored; a few are enough."""
+    seen: set[tuple[str, ...]] = set()
+    found = []
+    for index, key in enumerate(page.frame.select(view.key).rows()):
+        folded = tuple(_bare(part) for part in key)
+        if folded in seen:
+            found.append(position_at(page.frame, view, index))
+        seen.add(folded)
+    return found[:_ROUND_TRIPS]
+
+
+def _bare(text: str) -> str:
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(char for char in parts if not unicodedata.combining(char)).rstrip()
+
+
+def _ahead(reader: Reader, subject: str, view: View, *, tolerance: float) -> Iterator[Finding]:
+    """Compare the newest cursor with the server's clock: east of UTC, local times run ahead of it."""
+    now, head = reader.sample().clock, reader.head(view)
+    if head is not None and head.mark > now + _FUTURE:
+        bound = cursor_text(now + _FUTURE, like=head.cursor)
+        remedy = f"mend their {view.cursor}: they are not read, and shown in crm.quarantine"
+        far = reader.count(view, after=bound)
+        yield Finding("warn", subject, f"{far} row(s) are dated more than a day ahead", remedy)
+        head = reader.head(view, column=view.cursor, until=bound)
+    lead = 0 if head is None else head.mark - now
+    if lead >= _ZONE_STEP:
+        text = f"the newest {view.cursor} runs {lead / SECOND / 3600:.1f} h ahead of the server's clock (UTC)"
+        remedy = "it is written in local time: expose it in UTC, or its rows are read only when that hour has come"
+        yield Finding("error", subject, text, remedy)
+    elif lead > tolerance * SECOND:
+        text = f"the newest {view.cursor} runs {lead / SECOND:.0f} s ahead of the server's clock"
+        yield Finding(
+            "warn", subject, text, "its rows wait until then: run NTP where they are stamped, or raise tolerance"
         )
 
 

@@ -72,6 +72,8 @@ class Slot:
     rescanning: tuple[str, ...] | None = None
     idle_said_at: float = float("-inf")
     held_said: bool = False
+    late: int = 0
+    late_within: float = 0.0
     #: When the source is looked at again (see identity), on which of the reader's connections it was; in doubt at once.
     check_at: float = 0.0
     connections: int = 0
@@ -283,7 +285,7 @@ class Cycle:
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()
             checkpoints.caught_up(desk.connection, stream.checkpoint, waits=stream.waits)
-        late, sweeping = self._sweep(desk, stream, progress, horizon)
+        late, sweeping = self._sweep(desk, slot, stream, progress, horizon)
         self._count_unread(desk, slot, stream, sample)
         rescanning = self._rescan(desk, slot, stream)
         slot.reached = slot.reached or (self._at_goal(slot, stream, more=more) and not rescanning)
@@ -305,13 +307,15 @@ class Cycle:
         slot.held_said = stream.horizon.held
         return final
 
-    def _sweep(self, desk: poller.Desk, stream: poller.Stream, progress: int, final: int | None) -> tuple[int, bool]:
+    def _sweep(
+        self, desk: poller.Desk, slot: Slot, stream: poller.Stream, progress: int, final: int | None
+    ) -> tuple[int, bool]:
         late, more = 0, False
         for swept in sweeper.run_once(desk, stream, progress=progress, final=final):
             more = more or swept.more
             late += swept.late
             if swept.late:
-                log.info("sweep.late_rows", stream=stream.name, rows=swept.late, within_seconds=swept.age)
+                slot.late, slot.late_within = slot.late + swept.late, max(slot.late_within, swept.age)
                 self.metrics.note_late(self.source.name, stream.name, swept.late, swept.age)
             if swept.widened is not None:
                 log.warning("sweep.window_widened", stream=stream.name, seconds=swept.widened)
@@ -334,6 +338,9 @@ class Cycle:
         if clock.monotonic() - slot.counted_at < COUNT_SECONDS:
             return
         slot.counted_at = clock.monotonic()
+        if slot.late:
+            log.info("sweep.late_rows", stream=stream.name, rows=slot.late, within_seconds=slot.late_within)
+            slot.late, slot.late_within = 0, 0.0
         try:
             self._count(desk, slot, stream, sample)
         except Transient as error:  # a count is for people: one that takes too long must not stop the reading

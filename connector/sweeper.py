@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Seconds: the ages at which rows are looked at again before they are final.
 AGES: Final = (5.0, 30.0)
 #: A look waits until this share of its age has passed since the one before.
-_SHARE: Final = 4
+_SHARE: Final = 2
 #: ... of a coarse cursor's tick: a DATE column makes every look read the whole day again.
 _TICK_SHARE: Final = 1440
 _SEAL_SHARE: Final = 8
@@ -94,7 +94,10 @@ def _run(desk: Desk, stream: Stream, age: float, state: Pass, target: int | None
     if age != stream.lateness and state.reached is not None and (low is None or state.reached > low):
         low = state.reached
     if state.target is None and target is not None:
-        state.target = min(target, stream.seen.mark)
+        open_ = (
+            0 if age == stream.lateness else max(0, stream.horizon.tick - 1)
+        )  # more can come into the tick of `seen`
+        state.target = min(target, stream.seen.mark + open_)
     if state.target is None or (low is not None and state.target <= low):
         _rest(stream, age, state, low)
         return Swept(age)

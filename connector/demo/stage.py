@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 15.0
 #: A demo may forget everything in a power cut.
-_THROWAWAY: Final = {"fsync": "off", "full_page_writes": "off"}
+THROWAWAY: Final = {"fsync": "off", "full_page_writes": "off"}
 #: Canonical event -> the stream it comes from; all of these are sent.
 EVENTS: Final = {
     "signup": "user_profile",
@@ -68,7 +68,10 @@ class Sight:
 
 @dataclass
 class Stage:
-    """A running demo. As a context manager it builds everything and takes it down."""
+    """A running demo. As a context manager it builds everything and takes it down.
+
+    `servers` are stopped with it, last first: the operator's, the store's, and what a user of the stage adds.
+    """
 
     players: int
     bets: int
@@ -77,7 +80,7 @@ class Stage:
     root: Path = field(init=False)
     operator: casino.Casino = field(init=False)
     traffic: Traffic = field(init=False)
-    _servers: list[embedded.Server] = field(default_factory=list, init=False)
+    servers: list[embedded.Server] = field(default_factory=list, init=False)
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
     api: httpx.Client = field(init=False)
 
@@ -146,6 +149,11 @@ class Stage:
                 words = (self.root / f"{name}.log").read_text(errors="replace").strip().splitlines()
                 raise Unhealthy(f"the demo's {name} ended: {words[-1] if words else 'without a word'}")
 
+    @property
+    def daemon_pid(self) -> int:
+        """Return the daemon's process id."""
+        return self._processes[-1].pid
+
     def kill_daemon(self) -> None:
         """End the daemon with SIGKILL, wherever it stands."""
         daemon = self._processes.pop()
@@ -170,18 +178,18 @@ class Stage:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        while self._servers:
-            self._servers.pop().stop()
+        while self.servers:
+            self.servers.pop().stop()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _build(self) -> None:
         self.tell(f"building a casino: {self.players:,} players, {self.bets:,} bets")
-        operator = embedded.start(self.root / "operator", settings=_THROWAWAY)
-        self._servers.append(operator)
+        operator = embedded.start(self.root / "operator", settings=THROWAWAY)
+        self.servers.append(operator)
         self.operator = casino.build(operator, players=self.players, bets=self.bets)
         self.tell("starting the CRM store, the API and the daemon")
-        store = embedded.start(self.root / "store", settings=_THROWAWAY)
-        self._servers.append(store)
+        store = embedded.start(self.root / "store", settings=THROWAWAY)
+        self.servers.append(store)
         self.store_url = store.create_database("crm")
         port = embedded.free_port()
         self._run("emulator", "emulate", "customerio", "--listen", f"127.0.0.1:{port}", "--forget-events", "10000")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
@@ -12,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import polars as pl
+
+#: A byte that is no text (broken UTF-8, NUL) is carried as the private-use character this far above it.
+_BYTES_AT: Final = 0x10F700
+_NO_TEXT: Final = re.compile("[\0\udc80-\udcff\U0010f700-\U0010f7ff]")
+_CARRIED: Final = re.compile("[\U0010f700-\U0010f7ff]")
 
 
 @dataclass(frozen=True)
@@ -67,11 +75,20 @@ class Dialect(Protocol):
     ) -> pl.DataFrame:
         """Run a read and return its rows as texts, exactly as the server writes them, in the order of `types`.
 
-        Streams, and stops at a whole row once `bytes_limit` is passed.
+        Streams, and stops at a whole row once `bytes_limit` is passed. What is no text arrives as `text_of` writes it.
         """
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """Return whether the server would have to sort to answer a keyset query (no usable index); None: can't tell."""
+
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """Return what in the server's own settings endangers reading it, each with its remedy. For `check`."""
+
+    def cut(self, connection: sa.Connection) -> None:
+        """End the connection under a call that hangs, so that the call fails; no-op where the driver hides its socket.
+
+        The only method that is called on another thread than the one that uses the connection.
+        """
 
     def is_transient(self, error: Exception) -> bool:
         """Return whether repeating the read later can help: cut connection, conflict, time-out, deadlock."""
@@ -92,10 +109,42 @@ class SourceType(UserDefinedType[Any]):
 
 def typed_value(text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
     """Return `CAST(:name AS type)`; the text travels as a bound parameter."""
-    return sa.cast(sa.bindparam(name, text, type_=sa.String()), SourceType(type_name))
+    return sa.cast(
+        sa.bindparam(name, bytes_of(text).decode(errors="replace"), type_=sa.String()), SourceType(type_name)
+    )
+
+
+def text_of(raw: bytes) -> str:
+    """Return what a source's bytes say. `bytes_of` gives the very bytes back, so that no two values become one.
+
+    Neither the store nor an API takes NUL or broken UTF-8: such bytes are carried as private-use characters.
+    """
+    text = raw.decode(errors="surrogateescape")
+    return text if text.isascii() and "\0" not in text else _NO_TEXT.sub(_carry, text)
+
+
+def bytes_of(text: str) -> bytes:
+    """Return the source's bytes of a text that `text_of` wrote."""
+    if text.isascii():
+        return text.encode()
+    return _CARRIED.sub(_put_down, text).encode(errors="surrogateescape")
+
+
+def _carry(found: re.Match[str]) -> str:
+    return "".join(chr(_BYTES_AT + byte) for byte in found[0].encode(errors="surrogateescape"))
+
+
+def shut(descriptor: int) -> None:
+    """Shut a socket that another thread waits on: it wakes up to a closed connection."""
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def view_table(view: str, columns: Sequence[str]) -> sa.TableClause:
     """Return the view as a selectable; `schema.view` and plain names both work."""
     schema, _, name = view.rpartition(".")
     return sa.table(name, *(sa.column(column) for column in columns), schema=schema or None)
+
+
+def _put_down(found: re.Match[str]) -> str:
+    return bytes([ord(found[0]) - _BYTES_AT]).decode(errors="surrogateescape")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,25 +11,35 @@ import sqlalchemy as sa
 from pymysql.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
-from connector.sources.dialect import Sample, Settings
+from connector.sources.dialect import Sample, Settings, bytes_of, shut, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _SAMPLE: Final = sa.text(
     "select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version"
 )
-_MARIADB_IDENTITY: Final = sa.text("select @@server_id")
+_IDENTITY: Final = {"mariadb": sa.text("select @@server_id"), "mysql": sa.text("select @@server_uuid")}
 _COLUMNS: Final = sa.text("""
-    select column_name, column_type from information_schema.columns
+    select column_name, column_type, character_set_name, collation_name from information_schema.columns
     where table_schema = coalesce(:schema, database()) and table_name = :name order by ordinal_position
 """)
-#: Lost connections, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB have their own).
+_REPLICATION: Final = sa.text("""
+    show global variables where variable_name in ('replica_parallel_workers', 'slave_parallel_workers',
+        'replica_preserve_commit_order', 'slave_preserve_commit_order')
+""")
+#: Lost connections, no free connection, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB differ).
 _TRANSIENT: Final = frozenset(
-    {1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
+    {1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
 )
-_FETCH_ROWS: Final = 1000
+#: Stored zero and invalid dates are compared as what they are: a cast of theirs must not become NULL.
+_LENIENT_DATES: Final = sa.text("""
+    set sql_mode = concat(replace(replace(replace(@@sql_mode, 'TRADITIONAL', ''), 'NO_ZERO_IN_DATE', ''),
+                                  'NO_ZERO_DATE', ''), ',ALLOW_INVALID_DATES')
+""")
 _DECIMAL: Final = re.compile(r"decimal\((\d+),(\d+)\)")
+_COLLATED: Final = re.compile(r" character set (\w+) collate (\w+)$")
+_MEMBER: Final = re.compile(r"'((?:[^']|'')*)'")
 #: Named parameters: the driver takes a mapping only for those.
 _DIALECT: Final = mysql.pymysql.dialect(paramstyle="pyformat")
 
@@ -48,7 +57,7 @@ class MySQL:
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": int(settings.connect_timeout),
-                "read_timeout": int(settings.statement_timeout) + 10,
+                "read_timeout": int(settings.statement_timeout + settings.connect_timeout) + 1,
                 "charset": "utf8mb4",
                 "program_name": "connector",
             },
@@ -58,6 +67,7 @@ class MySQL:
         """See Dialect. MariaDB and MySQL name their statement time-out differently."""
         connection.execute(sa.text("set session transaction read only"))
         connection.execute(sa.text("set time_zone = '+00:00'"))
+        connection.execute(_LENIENT_DATES)
         connection.execute(sa.text("set innodb_lock_wait_timeout = :seconds"), {"seconds": int(settings.lock_timeout)})
         maria = "mariadb" in str(connection.execute(sa.text("select @@version")).scalar_one()).lower()
         if maria:
@@ -66,28 +76,38 @@ class MySQL:
             connection.execute(sa.text("set max_execution_time = :ms"), {"ms": int(settings.statement_timeout * 1000)})
 
     def columns(self, connection: sa.Connection, view: str) -> Mapping[str, str]:
-        """See Dialect."""
+        """See Dialect. A text's type ends in character set and collation: a bound has to take them."""
         schema, _, name = view.rpartition(".")
+        described = connection.execute(_COLUMNS, {"schema": schema or None, "name": name})
         return {
             _text(column): _text(type_name)
-            for column, type_name in connection.execute(_COLUMNS, {"schema": schema or None, "name": name})
+            + (f" character set {_text(charset)} collate {_text(collation)}" if collation and charset else "")
+            for column, type_name, charset, collation in described
         }
 
     def sample(self, connection: sa.Connection) -> Sample:
         """See Dialect. A replica can't tell its progress (Seconds_Behind_* reads 0 while the relay log stalls)."""
         clock, read_only, version = connection.execute(_SAMPLE).one()
-        identity = None
-        with contextlib.suppress(sa.exc.DBAPIError):  # MySQL only
-            identity = connection.execute(sa.text("select @@server_uuid")).scalar_one()
-        if identity is None:
-            identity = connection.execute(_MARIADB_IDENTITY).scalar_one()
         family = "mariadb" if "mariadb" in _text(version).lower() else "mysql"
+        identity = connection.execute(_IDENTITY[family]).scalar_one()
         return Sample(int(clock), None if int(read_only) else int(clock), f"{family}:{_text(identity)}")
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
-        """See Dialect. Numbers and times are cast (a bare text compares as a float); texts keep the collation."""
-        target = _cast_type(type_name)
-        value = sa.bindparam(name, text, type_=sa.String())
+        """See Dialect. Numbers and times are cast (a bare text compares as a float), texts take the column's collation.
+
+        ENUM and SET are ordered by number, and compared by it only with a number.
+        """
+        lowered = type_name.lower()
+        if lowered.startswith(("enum(", "set(")):
+            return sa.bindparam(name, _member(text, type_name), type_=sa.BigInteger())
+        if lowered.startswith("binary"):
+            return sa.bindparam(name, bytes.fromhex(text), type_=sa.LargeBinary())
+        if "binary" in lowered or "blob" in lowered:
+            return sa.bindparam(name, bytes_of(text), type_=sa.LargeBinary())
+        value = sa.bindparam(name, bytes_of(text).decode(errors="replace"), type_=sa.String())
+        if collated := _COLLATED.search(type_name):
+            return sa.collate(sa.cast(value, mysql.CHAR(charset=collated[1])), collated[2])
+        target = _cast_type(lowered)
         return value if target is None else sa.cast(value, target)
 
     def fetch(
@@ -97,23 +117,27 @@ class MySQL:
         driver = connection.connection.driver_connection
         assert isinstance(driver, pymysql.Connection)
         compiled = _compiled(query)
-        readers = [_number if type_name.lower().startswith("bit") else _text for type_name in types.values()]
-        decoders, driver.decoders = driver.decoders, {}
+        readers = [_reader(type_name.lower()) for type_name in types.values()]
+        settings = driver.decoders, driver.use_unicode
+        driver.decoders, driver.use_unicode = {}, False
         rows: list[tuple[str | None, ...]] = []
         size = 0
         cursor = driver.cursor(SSCursor)
         try:
             cursor.execute(str(compiled), compiled.params)
-            while size <= bytes_limit and (batch := cursor.fetchmany(_FETCH_ROWS)):
-                for row in batch:
-                    texts = tuple(
-                        None if value is None else read(value) for read, value in zip(readers, row, strict=True)
-                    )
-                    size += sum(len(text) for text in texts if text)
-                    rows.append(texts)
+            while size <= bytes_limit and (row := cursor.fetchone()):
+                size += sum(len(value) for value in row if value)
+                rows.append(
+                    tuple(None if value is None else read(value) for read, value in zip(readers, row, strict=True))
+                )
+            if size > bytes_limit:  # nothing else stops the server from sending all of it
+                _forget(cursor)
+                connection.invalidate()
         finally:
-            driver.decoders = decoders
-            cursor.close()  # reads what is left of the result: pages are bounded in rows too
+            driver.decoders, driver.use_unicode = settings
+            if not driver.open:
+                _forget(cursor)
+            cursor.close()
         return pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
@@ -125,6 +149,21 @@ class MySQL:
             cursor.execute("EXPLAIN " + str(compiled), compiled.params)
             return any("filesort" in str(row) for row in cursor.fetchall())
 
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """See Dialect. MariaDB's parallel replicas always commit in order; MySQL's do if they are told to."""
+        del settings
+        values = {_text(name).lower(): _text(value).lower() for name, value in connection.execute(_REPLICATION)}
+        parallel = any(value not in {"0", "1"} for name, value in values.items() if name.endswith("_workers"))
+        if not parallel or "off" not in values.values():
+            return []
+        text = "the replica applies transactions in parallel and not in their order: rows may come later than lateness"
+        return [(text, "set replica_preserve_commit_order = ON there, or raise lateness")]
+
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
+        driver: Any = connection.connection.driver_connection
+        shut(driver._sock.fileno())  # noqa: SLF001 - the driver has no public name for it
+
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
         original = getattr(error, "orig", None) or error
@@ -133,20 +172,34 @@ class MySQL:
         return isinstance(original, pymysql.err.MySQLError) and bool(original.args) and original.args[0] in _TRANSIENT
 
 
+def _forget(cursor: SSCursor) -> None:
+    """Drop the rest of a result that nobody wants: the driver would read it to its end, also when it is collected."""
+    if (result := getattr(cursor, "_result", None)) is not None:
+        result.unbuffered_active = False
+
+
 def _text(value: object) -> str:
-    """Decode what the server sent; NUL and bytes that are no UTF-8 become U+FFFD rather than a lost page."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
-    return text.replace("\0", "\ufffd")
+    """Decode what the server sent."""
+    return text_of(bytes(value)) if isinstance(value, bytes | bytearray) else str(value)
 
 
-def _number(value: object) -> str:
-    """Read BIT, the only type that arrives as bytes of a number."""
-    return str(int.from_bytes(value)) if isinstance(value, bytes | bytearray) else _text(value)
+def _reader(lowered: str) -> Callable[[bytes], str]:
+    """Return how a type's bytes become text: BIT is a number, BINARY(n) an id that nobody can read but in hex."""
+    if lowered.startswith("bit"):
+        return lambda raw: str(int.from_bytes(raw))
+    return bytes.hex if lowered.startswith("binary") else text_of
 
 
-def _cast_type(type_name: str) -> sa.types.TypeEngine[Any] | None:
+def _member(text: str, type_name: str) -> int:
+    """Return the number of an ENUM's member, or the bits of a SET's; 0 is the empty text."""
+    members = [member.replace("''", "'") for member in _MEMBER.findall(type_name.partition(" character set ")[0])]
+    if type_name.lower().startswith("enum("):
+        return members.index(text) + 1 if text in members else 0
+    return sum(1 << members.index(member) for member in text.split(",") if member in members)
+
+
+def _cast_type(lowered: str) -> sa.types.TypeEngine[Any] | None:
     """Return what CAST knows of a column's type: SQLAlchemy leaves a cast to any other out."""
-    lowered = type_name.lower()
     if lowered.startswith(("datetime", "timestamp")):
         return mysql.DATETIME(fsp=6)
     if lowered.startswith("date"):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from connector.sources.dialect import text_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import sqlalchemy as sa
 
@@ -17,13 +19,20 @@ if TYPE_CHECKING:
 _TRANSIENT: Final = ("08", "40", "53", "57", "HYT", "HY008", "HY018", "01002")
 #: How drivers that have no state for it tell of a connection that was cut.
 _CUT: Final = ("terminating connection", "server closed the connection", "could not send", "did not supply an error")
-_FETCH_ROWS: Final = 1000
 
 
 def fetch(
-    connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int, seconds: float
+    connection: sa.Connection,
+    query: sa.Select[Any],
+    types: Mapping[str, str],
+    *,
+    bytes_limit: int,
+    read: Callable[[str], bytes] = str.encode,
 ) -> pl.DataFrame:
-    """Run a read whose columns the dialect has already turned to text; see Dialect.fetch."""
+    """Run a read whose columns the dialect has already turned to text; see Dialect.fetch.
+
+    `read` takes what the driver gives to the source's bytes; the time-out lies in the connection's info.
+    """
     driver = connection.connection.driver_connection
     assert driver is not None
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
@@ -32,13 +41,12 @@ def fetch(
     size = 0
     cursor = driver.cursor()
     try:
-        with _deadline(cursor, seconds):
+        with _deadline(cursor, connection.info.get("seconds", 30.0)):
             cursor.execute(str(compiled), parameters)
-            while size <= bytes_limit and (batch := cursor.fetchmany(_FETCH_ROWS)):
-                for row in batch:
-                    texts = [None if value is None else str(value).replace("\0", "\ufffd") for value in row]
-                    size += sum(len(text) for text in texts if text)
-                    rows.append(texts)
+            while size <= bytes_limit and (row := cursor.fetchone()):
+                raws = [None if value is None else read(value) for value in row]
+                size += sum(len(raw) for raw in raws if raw)
+                rows.append([None if raw is None else text_of(raw) for raw in raws])
     finally:
         cursor.close()
     return pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")

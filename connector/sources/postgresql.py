@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import psycopg
 import sqlalchemy as sa
 
-from connector.sources.dialect import Sample, Settings, typed_value
+from connector.sources.dialect import Sample, Settings, SourceType, bytes_of, shut, text_of, typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _SAMPLE: Final = sa.text("""
     select (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000,
@@ -32,10 +31,16 @@ _COLUMNS: Final = sa.text("""
       and has_column_privilege(attrelid, attnum, 'select')
     order by attnum
 """)
+_STANDBY: Final = sa.text("""
+    select pg_is_in_recovery(), current_setting('hot_standby_feedback'),
+           (select setting::bigint from pg_settings where name = 'max_standby_streaming_delay')
+""")
 #: Connection failures, operator intervention, resources, serialization (standby conflicts), lock and query time-outs.
 _TRANSIENT_CLASSES: Final = ("08", "57", "53", "40", "55P03", "25P03")
 #: SQLAlchemy's compiler for psycopg; it needs no connection.
 _DIALECT: Final = sa.make_url("postgresql+psycopg://").get_dialect()()
+#: A database of this encoding holds any bytes, and the server refuses to send what is no UTF-8 as text.
+ANY_BYTES: Final = "SQL_ASCII"
 
 
 class _PageFullError(Exception):
@@ -56,6 +61,7 @@ class PostgreSQL:
             connect_args={
                 "connect_timeout": int(settings.connect_timeout),
                 "application_name": "connector",
+                "client_encoding": "UTF8",
                 "keepalives_idle": 30,
             },
         )
@@ -90,8 +96,12 @@ class PostgreSQL:
         return Sample(clock, progress, f"postgresql:{server}", (ended, begun))
 
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
-        """See Dialect."""
-        return typed_value(text, type_name, name)
+        """See Dialect. What is no text travels as its bytes."""
+        raw = bytes_of(text)
+        if raw == text.encode():
+            return typed_value(text, type_name, name)
+        said = sa.func.convert_from(sa.func.decode(sa.bindparam(name, raw.hex(), type_=sa.String()), "hex"), ANY_BYTES)
+        return sa.cast(said, SourceType(type_name))
 
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
@@ -101,29 +111,44 @@ class PostgreSQL:
         assert isinstance(driver, psycopg.Connection)
         compiled = query.compile(dialect=_DIALECT)
         text = psycopg.ClientCursor(driver).mogrify(str(compiled), compiled.params)
-        buffer = io.BytesIO()
-        statement: Any = f"COPY ({text}) TO STDOUT (FORMAT csv)".encode()
+        untold = driver.info.parameter_status("server_encoding") == ANY_BYTES
+        encoding = f", ENCODING '{ANY_BYTES}'" if untold else ""
+        statement: Any = f"COPY ({text}) TO STDOUT (FORMAT csv{encoding})".encode()
+        buffer = bytearray()
         with contextlib.suppress(_PageFullError), driver.cursor() as cursor, cursor.copy(statement) as copy:
             while chunk := copy.read():  # a chunk is whole rows
-                if buffer.tell() > bytes_limit:
+                if len(buffer) > bytes_limit:
                     raise _PageFullError
-                buffer.write(chunk)
-        buffer.seek(0)
-        return pl.read_csv(buffer, has_header=False, schema=dict.fromkeys(types, pl.String), infer_schema=False)
+                buffer += chunk
+        raw = text_of(bytes(buffer)).encode() if untold or b"\xf4\x8f" in buffer else bytes(buffer)
+        return pl.read_csv(raw, has_header=False, schema=dict.fromkeys(types, pl.String), infer_schema=False)
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Sorting is priced out, so a Sort that is still in the plan has no index to replace it."""
-        connection.execute(sa.text("set enable_sort = off"))
-        connection.execute(sa.text("set enable_seqscan = off"))
-        try:
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
-            compiled = query.compile(dialect=_DIALECT)
-            plan = psycopg.ClientCursor(driver).execute("EXPLAIN " + str(compiled), compiled.params).fetchall()
-        finally:
-            connection.execute(sa.text("reset enable_sort"))
-            connection.execute(sa.text("reset enable_seqscan"))
+        for way in ("sort", "seqscan"):
+            connection.execute(sa.text(f"set enable_{way} = off"))
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        compiled = query.compile(dialect=_DIALECT)
+        plan = psycopg.ClientCursor(driver).execute("EXPLAIN " + str(compiled), compiled.params).fetchall()
+        for way in ("sort", "seqscan"):  # a session that failed is not used again
+            connection.execute(sa.text(f"reset enable_{way}"))
         return any("Sort" in line[0] for line in plan)
+
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """See Dialect. A standby cancels reads that are in the way of its replay."""
+        standby, feedback, delay = connection.execute(_STANDBY).one()
+        if not standby or feedback == "on" or delay < 0 or delay >= settings.statement_timeout * 1000:
+            return []
+        enough = f"{settings.statement_timeout:g}s"
+        remedy = f"set hot_standby_feedback = on there, or max_standby_streaming_delay to at least {enough}"
+        return [(f"the standby cancels reads that are in the way of replay after {delay / 1000:g} s", remedy)]
+
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        shut(driver.fileno())
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""

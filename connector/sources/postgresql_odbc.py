@@ -9,7 +9,7 @@ from sqlalchemy.connectors.pyodbc import PyODBCConnector
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from connector.sources import odbc
-from connector.sources.postgresql import PostgreSQL
+from connector.sources.postgresql import ANY_BYTES, PostgreSQL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +45,8 @@ class _Dialect(PyODBCConnector, PGDialect):
             "PWD": str(url.password or ""),
             "BoolsAsChar": "0",
             "MaxLongVarcharSize": "8190",
+            "UseDeclareFetch": "1",
+            "Fetch": "100",
         }
         return [";".join(f"{name}={_braced(value) if name in _BRACED else value}" for name, value in parts.items())], {}
 
@@ -68,6 +70,7 @@ class PostgreSQLOverODBC(PostgreSQL):
         """See Dialect."""
         super().prepare(connection, settings)
         connection.info["seconds"] = settings.statement_timeout + _GRACE  # two at once confuse the driver
+        connection.info["encoding"] = connection.execute(sa.text("show server_encoding")).scalar_one()
 
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
@@ -76,18 +79,25 @@ class PostgreSQLOverODBC(PostgreSQL):
 
         The labels differ from the columns' names, or ORDER BY would sort by the texts.
         """
-        columns: list[sa.ColumnElement[Any]] = [
-            sa.cast(column, sa.Text()).label(f"t{index}") for index, column in enumerate(query.selected_columns)
-        ]
-        texts = query.with_only_columns(*columns, maintain_column_froms=True)
+        texts: list[sa.ColumnElement[Any]] = [sa.cast(column, sa.Text()) for column in query.selected_columns]
+        if untold := connection.info["encoding"] == ANY_BYTES:
+            texts = [sa.func.encode(sa.func.convert_to(text, ANY_BYTES), "hex") for text in texts]
+        labelled = [text.label(f"t{index}") for index, text in enumerate(texts)]
         return odbc.fetch(
-            connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0)
+            connection,
+            query.with_only_columns(*labelled, maintain_column_froms=True),
+            types,
+            bytes_limit=bytes_limit,
+            read=bytes.fromhex if untold else str.encode,
         )
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Not asked over ODBC."""
         del connection, query
         return None
+
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""

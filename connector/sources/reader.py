@@ -1,36 +1,28 @@
 """Reads views exactly: keyset pages, heads and counts over one short-lived read-only session of one source.
 
-Owns the SQL of a page and the classification of failures. It keeps no position: callers say where to read.
+Owns the SQL of a page. It keeps no position: callers say where to read.
 """
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import sqlalchemy as sa
 
-from connector.errors import Halted, Misconfigured, Transient
+from connector.errors import Halted
 from connector.position import EARLIEST, LATEST, Kind, Position, Window, mark_of
-from connector.sources import DIALECTS
-from connector.sources.dialect import Sample, Settings, view_table
+from connector.sources.dialect import Sample, view_table
+from connector.sources.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-_REFUSALS: Final = (
-    *("password authentication failed", "access denied", "login failed"),
-    *("no pg_hba.conf entry", "unknown database"),
-)
-#: PostgreSQL says "does not exist" of tables, columns and functions too: those are no login.
-_NO_SUCH_LOGIN: Final = re.compile(r'\b(?:database|role|user) "[^"]*" does not exist')
 #: A page never grows beyond this many bytes of text, whatever its number of rows.
 PAGE_BYTES: Final = 32 << 20
 #: Rows asked for by name in one query.
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True)
@@ -54,39 +46,16 @@ class Page:
     full: bool
 
 
-class Reader:
-    """One session of one source, used by one thread. Every failure leaves it disconnected; the next call reconnects.
-
-    Raises Transient for what passes (a cut connection, a standby conflict, a time-out), Misconfigured for what a
-    person must change (credentials, host, permissions, a missing view).
-    """
-
-    def __init__(self, url: str, *, source: str, settings: Settings | None = None) -> None:
-        self.source = source
-        self.settings = settings or Settings()
-        parsed = _parse(url, source)
-        self.dialect = DIALECTS[parsed.drivername]
-        self._engine = self.dialect.engine(parsed, self.settings)
-        self._connection: sa.Connection | None = None
-        #: How often this reader has connected: another connection may lead to another server.
-        self.connections = 0
-
-    def close(self) -> None:
-        """Close the session; idempotent."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sa.exc.SQLAlchemyError):  # a broken session is dropped all the same
-                connection.close()
+class Reader(Session):
+    """A session that reads views. Every method may raise what `Session.ask` raises."""
 
     def columns(self, view: str) -> Mapping[str, str]:
         """Return the view's columns and SQL types; empty when the role can't see such a view."""
-        with self._session() as connection:
-            return self.dialect.columns(connection, view)
+        return self.ask(lambda connection: self.dialect.columns(connection, view))
 
     def sample(self) -> Sample:
         """Return the server's clock, progress and identity."""
-        with self._session() as connection:
-            return self.dialect.sample(connection)
+        return self.ask(self.dialect.sample)
 
     def read(self, view: View, window: Window, *, limit: int) -> Page:
         """Return the rows of a window in keyset order, at most `limit` of them and about PAGE_BYTES.
@@ -103,10 +72,15 @@ class Reader:
     def read_rows(self, view: View, wanted: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that have a wanted row's values in all its columns, in order; those gone are left out.
 
-        `wanted` holds source texts of the key, or of cursor and key; its order must be the source's.
+        `wanted` holds source texts of the key (then it should be few), or of cursor and key in the source's own order.
         """
-        table, parts = self._table(view), wanted.iter_slices(_AT_ONCE)
-        return pl.concat([self._fetch(_ordered(table, view, self._equal(table, view, part)), view) for part in parts])
+        table = self._table(view)
+        condition = self._near if view.cursor in wanted.columns else self._equal
+        parts = [
+            self._fetch(_ordered(table, view, condition(table, view, part)), view)
+            for part in wanted.iter_slices(_AT_ONCE)
+        ]
+        return pl.concat(parts).join(wanted, on=wanted.columns, how="semi", maintain_order="left")
 
     def read_ranges(self, view: View, ranges: Sequence[tuple[str | None, str]], *, limit: int) -> Page:
         """Return rows whose cursor lies in one of the ranges, ends included (None: from the beginning), in order."""
@@ -171,8 +145,12 @@ class Reader:
             condition = cursor > self._bind(view, view.cursor, after, "after")
         elif keyless:
             condition = sa.and_(cursor.is_not(None), sa.or_(*(table.c[name].is_(None) for name in view.key)))
-        with self._session() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
+        query = sa.select(sa.func.count()).select_from(table).where(condition)
+        return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
+
+    def cautions(self) -> Sequence[tuple[str, str]]:
+        """Return what in the server's own settings endangers reading it, each with its remedy."""
+        return self.ask(lambda connection: self.dialect.cautions(connection, self.settings))
 
     def count_rows(self, view: View, *, since: str | None = None) -> int:
         """Return how many rows a reading from `since` on finds (None: from the beginning); may take long."""
@@ -180,13 +158,12 @@ class Reader:
         query = sa.select(sa.func.count()).select_from(table).where(*_placed(table, view))
         if since is not None:
             query = query.where(table.c[view.cursor] >= self._bind(view, view.cursor, since, "since"))
-        with self._session() as connection:
-            return int(connection.execute(query).scalar_one())
+        return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
 
     def needs_sort(self, view: View, position: Position) -> bool | None:
         """Return whether the keyset query has no index to serve it; None where the server does not say."""
-        with self._session() as connection:
-            return self.dialect.needs_sort(connection, self._keyset(view, Window(position, None), 1000))
+        query = self._keyset(view, Window(position, None), 1000)
+        return self.ask(lambda connection: self.dialect.needs_sort(connection, query))
 
     def finds(self, view: View, position: Position) -> bool:
         """Return whether the position, written back, finds its own row with `=`: the round trip is exact."""
@@ -198,6 +175,17 @@ class Reader:
         ]
         query = sa.select(*(table.c[name] for name in view.columns)).where(*equal).limit(1)
         return not self._fetch(query, view).is_empty()
+
+    def alike(self, view: View, position: Position, *, until: str) -> int:
+        """Return how many rows up to a cursor have a key that the server takes for this one: its collation may fold."""
+        table = self._table(view)
+        equal = [
+            table.c[name] == self._bind(view, name, text, f"k{i}")
+            for i, (name, text) in enumerate(zip(view.key, position.key, strict=True))
+        ]
+        bound = table.c[view.cursor] <= self._bind(view, view.cursor, until, "until")
+        query = sa.select(sa.func.count()).select_from(table).where(bound, *equal)
+        return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
 
     def _keyset(self, view: View, window: Window, limit: int) -> sa.Select[Any]:
         """The query of a page. `cursor >= c` alone stands first, so that every planner starts in the index."""
@@ -223,6 +211,19 @@ class Reader:
             query = query.where(table.c[view.cursor] <= self._bind(view, view.cursor, window.until, "until"))
         return query.order_by(*(table.c[name] for name in names)).limit(limit)
 
+    def _near(self, table: sa.TableClause, view: View, wanted: pl.DataFrame) -> sa.ColumnElement[bool]:
+        """A stretch of the cursor's index, and of its rows those that have one of the wanted values of a key column.
+
+        Cheaper by far than asking for each row by name; what it finds beside them is left out here.
+        """
+        cursor, telling = wanted[view.cursor], max(view.key, key=lambda name: wanted[name].n_unique())
+        values = [self._bind(view, telling, text, f"w{row}") for row, text in enumerate(wanted[telling].unique())]
+        return sa.and_(
+            table.c[view.cursor] >= self._bind(view, view.cursor, cursor[0], "since"),
+            table.c[view.cursor] <= self._bind(view, view.cursor, cursor[-1], "until"),
+            table.c[telling].in_(values),
+        )
+
     def _equal(self, table: sa.TableClause, view: View, wanted: pl.DataFrame) -> sa.ColumnElement[bool]:
         rows = [
             [table.c[name] == self._bind(view, name, text, f"w{row}_{column}") for column, (name, text) in pairs]
@@ -238,44 +239,8 @@ class Reader:
         return view_table(view.name, list(view.types))
 
     def _fetch(self, query: sa.Select[Any], view: View) -> pl.DataFrame:
-        with self._session() as connection:
-            return self.dialect.fetch(
-                connection, query, {name: view.types[name] for name in view.columns}, bytes_limit=PAGE_BYTES
-            )
-
-    @contextmanager
-    def _session(self) -> Iterator[sa.Connection]:
-        try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-                self.connections += 1
-                self.dialect.prepare(self._connection, self.settings)
-            yield self._connection
-        except Exception as error:
-            self.close()
-            raise self._classify(error) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _classify(self, error: Exception) -> Exception:
-        if (
-            not isinstance(error, sa.exc.DBAPIError)
-            and not hasattr(error, "sqlstate")
-            and not type(error).__module__.startswith(("pymysql", "pyodbc"))
-        ):
-            return error
-        reason = _reason(error)
-        if _is_login(reason):
-            return Misconfigured(
-                f"source {self.source}: the server refused the login: {reason}",
-                hint="check user, password and database in sources[].url",
-            )
-        if self.dialect.is_transient(error):
-            return Transient(
-                f"source {self.source}: {reason}", hint="it is tried again from the last committed position"
-            )
-        return Misconfigured(f"source {self.source}: {reason}", hint="run `connector check` with this configuration")
+        types = {name: view.types[name] for name in view.columns}
+        return self.ask(lambda connection: self.dialect.fetch(connection, query, types, bytes_limit=PAGE_BYTES))
 
 
 def position_at(frame: pl.DataFrame, view: View, index: int) -> Position:
@@ -319,29 +284,3 @@ def _verify_order(frame: pl.DataFrame, view: View, source: str) -> None:
             f"source {source}: rows of {view.name} do not come in the order of {view.cursor}",
             hint="the cursor must be one column that the database can order; check its type and collation",
         )
-
-
-def _is_login(reason: str) -> bool:
-    lowered = reason.lower()
-    return any(part in lowered for part in _REFUSALS) or _NO_SUCH_LOGIN.search(lowered) is not None
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of what the server said: drivers keep it last, behind a number or a state."""
-    original = getattr(error, "orig", None) or error
-    said = next((part for part in reversed(original.args) if isinstance(part, str) and part.strip()), "")
-    return said.strip().partition("\n")[0].strip() or type(original).__name__
-
-
-def _parse(url: str, source: str) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise Misconfigured(
-            f"source {source}: the url is not a database URL", hint="postgresql://user@host/database"
-        ) from None
-    if parsed.drivername not in DIALECTS:
-        raise Misconfigured(
-            f"source {source}: unknown database {parsed.drivername!r}", hint=f"one of {', '.join(DIALECTS)}"
-        )
-    return parsed

@@ -11,7 +11,7 @@ from connector.sources import odbc
 from connector.sources.dialect import Sample, Settings, SourceType, typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
@@ -80,14 +80,20 @@ class SQLServer:
             as_text(column, types[column.name], f"t{index}") for index, column in enumerate(query.selected_columns)
         ]
         texts = query.with_only_columns(*columns, maintain_column_froms=True)
-        return odbc.fetch(
-            connection, texts, types, bytes_limit=bytes_limit, seconds=connection.info.get("seconds", 30.0)
-        )
+        return odbc.fetch(connection, texts, types, bytes_limit=bytes_limit)
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect. Plans need SHOWPLAN permission, which a least-privilege role has not."""
         del connection, query
         return None
+
+    def cautions(self, connection: sa.Connection, settings: Settings) -> Sequence[tuple[str, str]]:
+        """See Dialect. Nothing that a least-privilege role can see."""
+        del connection, settings
+        return []
+
+    def cut(self, connection: sa.Connection) -> None:
+        """See Dialect."""
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""

@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
+from connector import clock
 from connector.errors import Misconfigured, Transient
 from connector.event import NAMES
 from connector.store import embedded
@@ -24,12 +25,54 @@ from connector.store import embedded
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from psycopg.abc import PQGen
+
 OLDEST_VERSION: Final = 140000
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 #: Transactions here are short: what waits longer than this is stuck, and the page is tried again.
 _OPTIONS: Final = (
-    "-c timezone=UTC -c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
+    "-c timezone=UTC -c statement_timeout=45000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
 )
+_CONNECT_SECONDS: Final = 10
+#: A server that has not answered by then has gone silent, or the network: longer than its own time-out of a statement,
+#: shorter than the watchdog's patience.
+SILENCE_SECONDS: Final = 50.0
+
+T = TypeVar("T")
+
+
+class _Session(psycopg.Connection[Any]):
+    """A session that ends when it is of no use any more: its server is silent, or has become read-only."""
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """Wait for the server as every call of the driver does; see psycopg."""
+        try:
+            return super().wait(_patient(gen, SILENCE_SECONDS), *args, **kwargs)
+        except _SilenceError:
+            self.close()
+            raise
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            self.close()
+            raise psycopg.OperationalError(first_line(error)) from error
+
+
+class _SilenceError(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
+def _patient(gen: PQGen[T], seconds: float) -> PQGen[T]:
+    """Drive what the driver waits for, and give it up after so long: it is called again every moment meanwhile."""
+    deadline = clock.monotonic() + seconds
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and clock.monotonic() > deadline:
+                raise _SilenceError(f"no answer within {seconds:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 @dataclass
@@ -49,8 +92,12 @@ class Database:
                 self.prepare(Database(self.url))
                 self.prepare = None
         try:
-            return psycopg.connect(
-                self.url, autocommit=autocommit, connect_timeout=10, application_name="connector", options=_OPTIONS
+            return _Session.connect(
+                self.url,
+                autocommit=autocommit,
+                connect_timeout=_CONNECT_SECONDS,
+                application_name="connector",
+                options=_OPTIONS,
             )
         except psycopg.OperationalError as error:
             raise classify(error) from error
@@ -81,7 +128,9 @@ def migrate(database: Database) -> str:
 
     Called by `run`, `backfill` and `connector store migrate` before anything else.
     """
-    engine = sa.create_engine(_sqlalchemy_url(database.url), poolclass=sa.pool.NullPool)
+    engine = sa.create_engine(
+        _sqlalchemy_url(database.url), poolclass=sa.pool.NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS}
+    )
     script = ScriptDirectory(str(_MIGRATIONS), version_locations=[str(_MIGRATIONS)])
     context = EnvironmentContext(AlembicConfig(), script, fn=lambda revision, _: script._upgrade_revs("head", revision))  # noqa: SLF001
     try:
@@ -92,7 +141,7 @@ def migrate(database: Database) -> str:
             context.configure(connection=connection, version_table_schema="crm", version_table="schema_version")
             context.run_migrations()
             _name_events(connection)
-    except sa.exc.OperationalError as error:
+    except (sa.exc.OperationalError, sa.exc.InternalError) as error:  # the latter: a server that may not be written
         raise classify(error.orig or error) from error
     except sa.exc.ProgrammingError as error:
         raise Misconfigured(
@@ -129,6 +178,16 @@ def classify(error: BaseException) -> Exception:
     ):
         return Misconfigured(
             f"the store refused the login: {reason}", hint="check store.url: user, password and database"
+        )
+    if isinstance(error, psycopg.errors.DiskFull):
+        return Transient(
+            f"the store's disk is full: {reason}",
+            hint="free space where the store's server runs; nothing is lost: reading goes on from the last commit",
+        )
+    if "read-only transaction" in reason:
+        return Transient(
+            f"the store can't be written: {reason}",
+            hint="store.url leads to a standby, or the server was made read-only: lead it to the primary",
         )
     return Transient(
         f"the store is not available: {reason}", hint="nothing is lost: reading goes on from the last commit"

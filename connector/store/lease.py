@@ -2,7 +2,8 @@
 
 A lease is a row: holder, epoch, expiry by the store's clock, and the backends that write under it. Every commit
 renews its lease and checks the epoch in the same transaction, so a process that was frozen and wakes up writes
-nothing. A successor first terminates the predecessor's backends: a transaction left open cannot commit later.
+nothing. A successor first terminates the predecessor's backends: a transaction left open cannot commit later. The
+predecessor may be this very process, whose connection the network forgot while the server keeps its locks.
 """
 
 from __future__ import annotations
@@ -60,8 +61,7 @@ def acquire(connection: psycopg.Connection[Any], name: str, *, holder: str = HOL
     held_by, epoch, pids, valid = row
     if valid and held_by != holder:
         return None
-    if held_by != holder:
-        _terminate(connection, pids)
+    _terminate(connection, pids)
     taken = connection.execute(
         """
         update crm.leases set holder = %(holder)s, epoch = epoch + 1, pids = array[pg_backend_pid()],

@@ -5,6 +5,7 @@ Owns names and resolution (renames, aliases, case). It neither reads a database 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -123,6 +124,13 @@ IDENTITY: Final = (
 )
 
 
+#: SQL types, whoever writes them, that order no ids or have no whole numbers; a domain's own name matches nothing.
+_TEXTS: Final = re.compile(r"char|text|string|clob|uuid|uniqueidentifier|enum\W|^set\W|json|xml|binary|blob|bytea")
+_TIMES: Final = re.compile(r"date|time")
+_FLOATS: Final = re.compile(r"float|double|real")
+_FRACTIONS: Final = re.compile(r"(?:numeric|decimal|number)\(\d+, ?[1-9]")
+
+
 def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: str) -> Binding:
     """Bind a contract to the view whose columns and SQL types are `types`.
 
@@ -141,6 +149,8 @@ def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: 
     cursor = columns.get(cursor_name) or actual.get(cursor_name.lower())
     if cursor is None:
         problems.append(f"cursor column {cursor_name!r} is not there; set cursor: {{column: ..., kind: time|id}}")
+    elif why := _unordered(kind, types[cursor]):
+        problems.append(f"cursor column {cursor!r} can't be read by: {why}")
     key = _key(contract, config, columns, actual)
     if key is None:
         wanted = config.key or " or ".join("(" + ", ".join(names) + ")" for names in contract.keys)
@@ -170,6 +180,18 @@ def _resolve(columns: Sequence[Column], config: Stream, actual: Mapping[str, str
                 f"column {names[0]!r} is missing" + ("" if len(names) == 1 else f" (or {', '.join(names[1:])})")
             )
     return found, problems
+
+
+def _unordered(kind: Kind, type_name: str) -> str | None:
+    """Return why a column of this SQL type is no cursor of this kind, and the remedy; None where it may be one."""
+    lowered = type_name.lower()
+    if kind == "id" and _TEXTS.search(lowered):
+        return f"it is {type_name}, and texts come as '10', '9', in no order of time; expose a number as id, or a time"
+    if kind == "id" and _TIMES.search(lowered):
+        return f"it is {type_name}, a time; set cursor: {{column: ..., kind: time}}"
+    if _FLOATS.search(lowered) or (kind == "time" and _FRACTIONS.search(lowered)):
+        return f"it is {type_name}; cast it to a whole number in the view"
+    return None
 
 
 def _key(

@@ -70,7 +70,8 @@ def _row(stream: str, *, without: Sequence[str] = (), **changes: str | None) -> 
 
 
 def _bound(stream: str, columns: Sequence[str], /, **settings: Any) -> Binding:
-    return bind(STREAMS[stream], config.Stream(**settings), dict.fromkeys(columns, "text"), view=stream)
+    types = {name: "bigint" if name.lower() == "id" else "text" for name in columns}
+    return bind(STREAMS[stream], config.Stream(**settings), types, view=stream)
 
 
 def _normalise(

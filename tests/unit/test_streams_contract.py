@@ -206,3 +206,68 @@ def test_an_extra_column_that_is_named_twice_costs_nothing(
     """An extra column may repeat an optional column of the contract, or itself."""
     rows = [row("user_profile", timezone="Europe/Madrid", vip="1")]
     assert normalise("user_profile", rows, extra=extra).profiles.height == 1
+
+
+# Cursors ------------------------------------------------------------------------------------------------------------
+
+_BET: Final = ("id", "ext_brand_id", "user_ext_id", "type", "bet_date", "game_name", "game_id")
+
+
+def bets(type_name: str, kind: str) -> Binding:
+    """Bind casino_bets whose `id` is of this SQL type, read as a cursor of this kind."""
+    cursor: Any = {"column": "id", "kind": kind}
+    types = {**dict.fromkeys(_BET, "text"), "id": type_name}
+    return bind(STREAMS["casino_bets"], config.Stream(cursor=cursor), types, view="casino_bets")
+
+
+@pytest.mark.parametrize(
+    "type_name",
+    [
+        *("text", "character varying(40)", "uuid", "bytea", "citext", "jsonb", "character(12)"),
+        *("varchar(40) character set latin1 collate latin1_bin", "char(36)", "binary(16)", "varbinary(8)", "longtext"),
+        *("enum('1','2')", "set('1','2')", "nvarchar(40)", "uniqueidentifier", "rowversion of binary(8)"),
+    ],
+)
+def test_an_id_cursor_is_no_text(type_name: str) -> None:
+    """'10' comes before '9' in a text, and a uuid in no order of time: rows would be passed by, so it is refused."""
+    with pytest.raises(Misconfigured) as caught:
+        bets(type_name, "id")
+    assert f"it is {type_name}, and texts come as '10', '9'" in str(caught.value)
+    assert "expose a number as id" in str(caught.value)
+
+
+@pytest.mark.parametrize("type_name", ["timestamp with time zone", "datetime(6)", "date", "smalldatetime"])
+def test_an_id_cursor_is_no_time(type_name: str) -> None:
+    """The remedy is to say so."""
+    with pytest.raises(Misconfigured, match="kind: time"):
+        bets(type_name, "id")
+
+
+@pytest.mark.parametrize(
+    ("type_name", "kind"),
+    [
+        ("double precision", "id"),
+        ("float", "time"),
+        ("real", "id"),
+        ("numeric(16,3)", "time"),
+        ("decimal(16,6)", "time"),
+    ],
+)
+def test_a_cursor_is_no_fraction(type_name: str, kind: str) -> None:
+    """A float knows ids up to 2^53 only, and no part of a second is an epoch integer."""
+    with pytest.raises(Misconfigured, match="cast it to a whole number"):
+        bets(type_name, kind)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "kind"),
+    [
+        *(("bigint", "id"), ("integer", "id"), ("bigint(20) unsigned", "id"), ("numeric(20)", "id"), ("numeric", "id")),
+        *(("decimal(20,0)", "id"), ("numeric(38,10)", "id"), ("bet_id", "id"), ("int(8) unsigned zerofill", "id")),
+        *(("bigint", "time"), ("numeric", "time"), ("datetime", "time"), ("timestamp(0) without time zone", "time")),
+        *(("date", "time"), ("datetimeoffset(7)", "time"), ("moment", "time")),
+    ],
+)
+def test_numbers_and_times_are_cursors(type_name: str, kind: str) -> None:
+    """Whatever the server calls them; a domain's name says nothing of its type."""
+    assert bets(type_name, kind).cursor == "id"
