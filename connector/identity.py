@@ -154,7 +154,7 @@ def _states(desk: Desk, binding: Binding, view: View, marks: Sequence[Landmark],
     names = view.key if by_key else tuple(dict.fromkeys((view.cursor, *view.key)))
     wanted = [{view.cursor: mark.cursor, **dict(zip(view.key, mark.key, strict=True))} for mark in marks]
     frame = pl.DataFrame(wanted, schema=dict.fromkeys((view.cursor, *view.key), pl.String)).select(names)
-    rows = desk.reader.read_rows(narrow, frame.unique(maintain_order=True))
+    rows = desk.reader.read_named(narrow, frame.unique(maintain_order=True))
     found = {mark.key: mark for mark in _landmarks(rows, binding, narrow, None)}
     return tuple(mark.state(found.get(mark.key), moves=moves) for mark in marks)
 

@@ -265,7 +265,7 @@ def _watch_drift(stream: Stream, rows: int, refused: int) -> None:
         stream.recent.clear()
         raise Paused(
             f"stream {stream.name} pauses: {bad} of its last {total} rows were refused",
-            hint="the view has probably changed: look at crm.quarantine, mend view or configuration, restart",
+            hint="the view has probably changed: see `connector quarantine list`, mend view or configuration, restart",
         )
 
 

@@ -78,7 +78,7 @@ def _retry(desk: Desk, stream: Stream, entries: list[Entry], done: Retried) -> N
     if not keys:
         return
     wanted = pl.DataFrame(sorted(set(keys.values())), schema=dict.fromkeys(stream.view.key, pl.String), orient="row")
-    due, ahead = _split(desk, stream, desk.reader.read_rows(stream.view, wanted))
+    due, ahead = _split(desk, stream, desk.reader.read_named(stream.view, wanted))
     context = Context(stream.checkpoint.history_until, rules=desk.rules)
     normalised = stream.binding.contract.normalise(due, stream.binding, context)
     refusals: dict[str, list[tuple[str, str, bool]]] = {}

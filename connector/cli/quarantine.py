@@ -182,10 +182,11 @@ def _selection(
 
     sources = [item.name for item in settings.sources]
     streams = [name for item in settings.sources for name in item.streams]
+    if stream is not None and "." in stream:
+        prefix, _, stream = stream.rpartition(".")
+        source = source or prefix
     if source is not None and source not in sources:
         raise Misconfigured(f"no source is named {source!r}", hint=f"configured are: {', '.join(sources)}")
-    if stream is not None and "." in stream and source is None:
-        source, _, stream = stream.rpartition(".")
     if stream is not None and stream not in streams:
         raise Misconfigured(
             f"no stream is named {stream!r}", hint=f"configured are: {', '.join(dict.fromkeys(streams))}"

@@ -70,14 +70,25 @@ class Reader(Session):
         return Page(frame, position_at(frame, view, frame.height - 1), full=full)
 
     def read_rows(self, view: View, wanted: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows that have a wanted row's values in all its columns, in order; those gone are left out.
+        """Return the rows that have a wanted row's cursor and key, in order; those gone are left out.
 
-        `wanted` holds source texts of the key (then it should be few), or of cursor and key in the source's own order.
+        For rows that lie close together: `wanted` holds source texts in the source's own order.
         """
         table = self._table(view)
-        condition = self._near if view.cursor in wanted.columns else self._equal
         parts = [
-            self._fetch(_ordered(table, view, condition(table, view, part)), view)
+            self._fetch(_ordered(table, view, self._near(table, view, part)), view)
+            for part in wanted.iter_slices(_AT_ONCE)
+        ]
+        return pl.concat(parts).join(wanted, on=wanted.columns, how="semi", maintain_order="left")
+
+    def read_named(self, view: View, wanted: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that have a wanted row's values in all its columns; those gone are left out.
+
+        For rows that lie anywhere: each is asked for by name, so the wanted columns should have an index.
+        """
+        table = self._table(view)
+        parts = [
+            self._fetch(_ordered(table, view, self._equal(table, view, part)), view)
             for part in wanted.iter_slices(_AT_ONCE)
         ]
         return pl.concat(parts).join(wanted, on=wanted.columns, how="semi", maintain_order="left")

@@ -491,6 +491,24 @@ def test_the_head_is_the_last_row(operator: OperatorDatabase, reader: Reader) ->
     assert reader.read(empty, Window(None, None), limit=10).last is None
 
 
+@pytest.mark.parametrize("names", [("c", "k"), ("k",)])
+def test_rows_are_found_by_name_wherever_they_lie(
+    operator: OperatorDatabase, reader: Reader, names: tuple[str, ...]
+) -> None:
+    """Asked for in any order, by cursor and key or by key alone, in more than one query; those gone are left out."""
+    fine = "timestamptz" if operator.family == "postgresql" else "datetime(6)"
+    rows = tuple((f"'2026-01-{1 + n % 28:02} 00:00:00.{n:06}'", str(n)) for n in range(500))
+    table(operator, "scattered", {"c": fine, "k": "bigint"}, rows)
+    view = view_of(reader, "scattered")
+    everywhere = reader.read(view, Window(None, None), limit=1000).frame
+    wanted = everywhere.sample(450, seed=7, shuffle=True).select(names)
+    operator.execute("delete from scattered where k < 20")
+    gone = {str(number) for number in range(20)}
+    found = reader.read_named(view, wanted)
+    assert sorted(found["k"]) == sorted(set(wanted["k"]) - gone)
+    assert found.columns == ["c", "k"]
+
+
 @pytest.mark.parametrize(
     ("operator", "shape"),
     [(name, shape) for name, family in FAMILIES.items() for shape in CURSORS[family]],

@@ -92,6 +92,20 @@ def test_ids_that_restart_below_a_cursor_of_time_are_asked_about(settled: House)
     assert settled.stored("deposits") == keys((1, 40), prefix="d")
 
 
+def test_another_cursor_or_key_is_asked_about(house: House) -> None:
+    """Rows would be counted again under other keys: the checkpoint remembers what the stream was read by."""
+    house.deposits(1, 3)
+    assert house.once() == {}
+    house.source["streams"]["deposits"] = {"cursor": {"column": "transaction_date", "kind": "time"}}
+    assert "was read by dt_finalized with key transaction_id, the configuration now says" in str(
+        house.once()["deposits"]
+    )
+    house.source["streams"]["deposits"] = {"key": ["user_ext_id", "transaction_date"]}
+    assert "now says dt_finalized with key user_ext_id, transaction_date" in str(house.once()["deposits"])
+    house.source["streams"]["deposits"] = {}
+    assert house.once() == {}
+
+
 def test_a_stream_that_asked_goes_on_by_itself_when_the_data_is_back(settled: House) -> None:
     """A table that was emptied for a moment, or a wrong address that was put right, needs no answer."""
     settled.operator.execute("delete from casino_bets_rows")
