@@ -18,6 +18,7 @@ def casino(casino_of_texts: Casino) -> Casino:
     return casino_of_texts
 
 
+@pytest.mark.parametrize("operator", ["postgresql", "mysql"], indirect=True)
 def test_what_is_wrong_with_a_user_never_costs_the_status(casino: Casino) -> None:
     """Where brand, id and status can be read the status applies, and every value that could not be lies in the quarantine."""
     casino.create("user_profile")
@@ -57,9 +58,7 @@ def test_what_is_wrong_with_a_user_never_costs_the_status(casino: Casino) -> Non
 
 
 @pytest.mark.parametrize("operator", ["postgresql"], indirect=True)
-@pytest.mark.parametrize(
-    ("bad", "good", "paused"), [(100, 900, False), (101, 9_900, True), (101, 10_100, False), (300, 40_000, False)]
-)
+@pytest.mark.parametrize(("bad", "good", "paused"), [(100, 900, False), (101, 9_900, True), (101, 10_100, False)])
 def test_drift_pauses_a_stream_and_poison_does_not(casino: Casino, bad: int, good: int, paused: bool) -> None:
     """More than 1 % and more than 100 of the last 10,000 rows: the view has changed. What was read is kept."""
     casino.create("deposits")
