@@ -281,3 +281,26 @@ def test_bytes_that_are_no_text_arrive(casino: Casino) -> None:
     assert [bytes_of(row["external_id"]) for row in events] == list(raws)
     assert [bytes_of(row["properties"]["note"]) for row in events] == list(raws)
     assert len(casino.rows("select * from crm.players")) == len(raws)
+
+
+# Ids ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", ["postgresql", "mysql"], indirect=True)
+def test_ids_beyond_64_bits_are_ids(casino: Casino) -> None:
+    """Page by page through negative ids and those above 2^63, each bet comes once and a second run finds nothing."""
+    ids = (*((-1001, -9, -1) if casino.operator.family == "postgresql" else ()), 0, 9, 10, 2**63, 2**63 + 1, 2**64 - 1)
+    kind = "numeric(20)" if casino.operator.family == "postgresql" else "bigint unsigned"
+    casino.operator.execute(
+        f"create table casino_bets (id {kind} primary key, ext_brand_id varchar(20), user_ext_id varchar(20), type varchar(9), "
+        "bet_date varchar(30), bet_amount numeric(9,2), win_amount numeric(9,2), game_id varchar(9), game_name varchar(9))"
+    )
+    casino.operator.fill("casino_bets", [(one, "kaasino", "7", "BET", LONG_AGO, 1, None, "g", "G") for one in ids])
+    streams = {"casino_bets": {"start": "beginning"}, "source": {"page_rows": 1}}
+    for _ in range(2):
+        assert casino.run(**streams) == {}
+        assert [row["key"] for row in casino.rows("select key from crm.events order by seq")] == [
+            str(one) for one in ids
+        ]
+    (player,) = casino.rows("select total_wagered, bet_count from crm.players")
+    assert player["bet_count"] == len(ids)
