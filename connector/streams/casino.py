@@ -131,7 +131,7 @@ _COLUMNS: Final = (
     Column("game_category", aliases=("casino_game_type_ext_id",)),
     Column("game_provider", aliases=("game_vendor", "casino_game_provider_ext_id")),
     Column("round_id", "id"),
-    Column("currency", aliases=("core_wallet_currency",)),
+    Column("currency", "currency", aliases=("core_wallet_currency",)),
     Column("is_free_bet", "flag", aliases=("casino_is_free_bet",)),
     Column("is_rollback", "flag", aliases=("casino_is_rollback",)),
 )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from connector.config import Stream
     from connector.position import Kind
 
-ValueKind = Literal["text", "id", "time", "amount", "flag", "enum", "list", "phone"]
+ValueKind = Literal["text", "id", "time", "amount", "currency", "flag", "enum", "list", "phone"]
 
 
 @dataclass(frozen=True)

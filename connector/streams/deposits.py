@@ -30,7 +30,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         typed,
         binding,
         context,
-        checks=[*transactions.unusable("deposit_amount"), *values.unknown("deposit_status", binding)],
+        checks=[*transactions.unusable("deposit_amount"), *values.unreadable("deposit_status", binding)],
         event={
             "name": pl.when(reversed_).then(pl.lit("custom_deposit_reversed")).otherwise(pl.lit("deposit_confirmed")),
             "transaction_id": pl.coalesce("transaction_id", "row_key"),
@@ -54,7 +54,7 @@ CONTRACT: Final = Contract(
         Column("transaction_id", "id", aliases=("id", "deposit_id")),
         Column("transaction_date", "time", required=True),
         Column("deposit_amount", "amount", required=True, aliases=("amount",)),
-        Column("currency", aliases=("core_wallet_currency",)),
+        Column("currency", "currency", aliases=("core_wallet_currency",)),
         Column("bonus_balance", "amount"),
         Column("real_balance", "amount"),
         Column("total_balance", "amount"),

@@ -33,7 +33,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         context,
         checks=[
             *transactions.unusable("withdrawal_amount"),
-            *values.unknown("withdrawal_status", binding),
+            *values.unreadable("withdrawal_status", binding),
         ],
         event={
             "name": status.replace_strict(EVENT_OF, return_dtype=pl.String),
@@ -64,7 +64,7 @@ CONTRACT: Final = Contract(
         Column("transaction_date", "time", required=True),
         Column("withdrawal_amount", "amount", required=True, aliases=("amount",)),
         Column("withdrawal_status", "enum", aliases=("status", "type"), values=_SPELLINGS),
-        Column("currency", aliases=("core_wallet_currency",)),
+        Column("currency", "currency", aliases=("core_wallet_currency",)),
         Column("payment_method", aliases=("withdrawal_method",)),
         Column("provider", aliases=("provider_name",)),
         Column("decline_reason", aliases=("reason",)),
