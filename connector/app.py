@@ -213,7 +213,7 @@ def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
 
 
 @contextmanager
-def desk(settings: config.Config, *, source: str | None, stream: str) -> Iterator[Desk]:
+def desk(settings: config.Config, *, source: str | None, stream: str, work: str = "a backfill") -> Iterator[Desk]:
     """Give a one-shot command a source to read and a store to write, beside the daemon and under a lease of its own."""
     chosen = [item for item in settings.sources if source in {None, item.name}]
     if len(chosen) != 1:
@@ -227,7 +227,7 @@ def desk(settings: config.Config, *, source: str | None, stream: str) -> Iterato
     app = build(settings.model_copy(update={"destinations": []}))
     try:
         with app.database.connect() as connection:
-            lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream)
+            lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream, work)
             keeper = Service(
                 [(LeaseKeeper(app.database, [_Held(lease)]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics
             )

@@ -115,11 +115,13 @@ def split(since: str, until: str, *, kind: str) -> list[tuple[str, str]]:
     return list(itertools.pairwise(texts))
 
 
-def take_lease(connection: psycopg.Connection[Any], tenant: str, source: str, stream: str) -> leases.Lease:
-    """Take the lease of this stream's backfill; raises Halted while another one runs."""
-    lease = leases.acquire(connection, f"{tenant}/backfill:{source}:{stream}")
+def take_lease(
+    connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, work: str = "a backfill"
+) -> leases.Lease:
+    """Take the lease of this stream's backfill, or of other work on it; raises Halted while another one runs."""
+    lease = leases.acquire(connection, f"{tenant}/{work.rpartition(' ')[2]}:{source}:{stream}")
     if lease is None:
-        raise Halted(f"a backfill of {stream} is running already", hint="wait for it, or stop it first")
+        raise Halted(f"{work} of {stream} is running already", hint="wait for it, or stop it first")
     return lease
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import psycopg
 import sqlalchemy as sa
 
-from connector.sources.dialect import Sample, Settings, typed_value
+from connector.sources.dialect import Sample, Settings, SourceType, typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,6 +92,17 @@ class PostgreSQL:
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
         """See Dialect."""
         return typed_value(text, type_name, name)
+
+    def as_text(self, column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+        """See Dialect. A cast would trim CHAR(n) and spell booleans out; COPY does neither, nor does concat."""
+        del type_name
+        return sa.func.concat(column, type_=sa.Text())
+
+    def digest(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any] | None:
+        """See Dialect."""
+        md5 = sa.func.md5(sa.func.convert_to(text, sa.literal_column("'UTF8'")))
+        bits = sa.cast(sa.literal_column("'x'").concat(sa.func.substr(md5, 1, 8)), SourceType("bit(32)"))
+        return sa.cast(bits, sa.BigInteger())
 
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int

@@ -69,6 +69,11 @@ class PostgreSQLOverODBC(PostgreSQL):
         super().prepare(connection, settings)
         connection.info["seconds"] = settings.statement_timeout + _GRACE  # two at once confuse the driver
 
+    def as_text(self, column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+        """See Dialect."""
+        del type_name
+        return sa.cast(column, sa.Text())
+
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
     ) -> pl.DataFrame:
@@ -77,7 +82,7 @@ class PostgreSQLOverODBC(PostgreSQL):
         The labels differ from the columns' names, or ORDER BY would sort by the texts.
         """
         columns: list[sa.ColumnElement[Any]] = [
-            sa.cast(column, sa.Text()).label(f"t{index}") for index, column in enumerate(query.selected_columns)
+            self.as_text(column, "").label(f"t{index}") for index, column in enumerate(query.selected_columns)
         ]
         texts = query.with_only_columns(*columns, maintain_column_froms=True)
         return odbc.fetch(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import dict_row
 
 from connector.errors import Superseded
-from connector.position import Position
+from connector.position import EARLIEST, Position
 
 if TYPE_CHECKING:
     import psycopg
@@ -19,6 +19,7 @@ class Checkpoint:
     """One stream's row. `history_until` is None when no row was there at the first start.
 
     `revision` grows with every answer of a person; `lateness` is what the window has widened to within the last day.
+    Rows above `started` are promised: EARLIEST is all, None not recorded.
     """
 
     tenant: str
@@ -34,6 +35,7 @@ class Checkpoint:
     revision: int = 0
     lateness: float | None = None
     answer: str | None = None
+    started: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def load(connection: psycopg.Connection[Any], tenant: str, source: str, stream: 
         revision=row["revision"],
         lateness=row["widened"],
         answer=row["answer"],
+        started=None if row["started_mark"] is None else int(row["started_mark"]),
     )
 
 
@@ -73,13 +76,14 @@ def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
     connection.execute(
         """
         insert into crm.checkpoints (tenant, source, stream, generation, cursor_column, key_columns, servers,
-            seen_cursor, seen_key, seen_mark, sealed_cursor, sealed_key, sealed_mark, history_until)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            seen_cursor, seen_key, seen_mark, sealed_cursor, sealed_key, sealed_mark, history_until, started_mark)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         on conflict (tenant, source, stream) do update set
             cursor_column = excluded.cursor_column, key_columns = excluded.key_columns, servers = excluded.servers,
             seen_cursor = excluded.seen_cursor, seen_key = excluded.seen_key, seen_mark = excluded.seen_mark,
             sealed_cursor = excluded.sealed_cursor, sealed_key = excluded.sealed_key,
-            sealed_mark = excluded.sealed_mark, history_until = excluded.history_until
+            sealed_mark = excluded.sealed_mark, history_until = excluded.history_until,
+            started_mark = excluded.started_mark
         where cardinality(crm.checkpoints.servers) = 0
         """,
         (
@@ -88,6 +92,7 @@ def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
             *_columns(checkpoint.seen),
             *_columns(checkpoint.sealed),
             checkpoint.history_until,
+            checkpoint.sealed.mark if checkpoint.sealed else EARLIEST,
         ),
     )
 
