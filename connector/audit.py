@@ -6,8 +6,11 @@ What is promised is everything from where the stream began up to its seal, and w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
+
+import polars as pl
+import psycopg
 
 from connector import clock, evidence, opening
 from connector.buckets import LEAF_ROWS, Bucket, Sums, Walk, merged, within
@@ -15,7 +18,8 @@ from connector.errors import Misconfigured, Transient
 from connector.position import EARLIEST, LATEST, SECOND, Window, cursor_text, epoch_unit, mark_of, tick_of
 from connector.store import checkpoints
 from connector.store.audits import Outcome, Shelf
-from connector.streams import STREAMS
+from connector.store.database import classify
+from connector.streams import STREAMS, values
 
 if TYPE_CHECKING:
     from connector.metrics import Metrics
@@ -26,6 +30,8 @@ _HOUR: Final = 3600 * SECOND
 _IDS: Final = 10_000
 #: Failures in a row, each with half the rows, after which the source is given up for now.
 _PATIENCE: Final = 8
+#: Ids that need no closer look for where an hour began.
+_NEAR: Final = 256
 #: Cursors as coarse as this have no values between their ticks.
 _COARSE: Final = 60 * SECOND
 
@@ -40,6 +46,8 @@ class Audit:
     ranges: list[Bucket]
     repair: bool
     metrics: Metrics | None = None
+    #: Seconds that a bucket may take, row by row; None: as long as it needs.
+    patience: float | None = None
     outcome: Outcome = field(default_factory=Outcome)
     queries: int = 0
     _failures: int = 0
@@ -59,18 +67,31 @@ class Audit:
         """
         bucket = self._walk.take()
         if bucket is None:
-            self._case.shelf.record(self.kind, self.ranges, self.outcome, seconds=clock.monotonic() - self._since)
+            self._record(None)
             return False
         try:
             self._compare(bucket)
-        except Transient:
-            self._walk.failed(bucket)
-            self._failures += 1
-            if self._failures >= _PATIENCE or self.desk.connection.broken or self.desk.connection.closed:
-                raise
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self._failed(bucket, classify(error))
+        except Transient as error:
+            self._failed(bucket, error)
         else:
             self._failures = 0
         return True
+
+    def give_up(self, reason: str) -> None:
+        """Record why the audit ends before its time."""
+        self._record(reason)
+
+    def _record(self, error: str | None) -> None:
+        seconds = clock.monotonic() - self._since
+        self._case.shelf.record(self.kind, self.ranges, self.outcome, seconds=seconds, error=error)
+
+    def _failed(self, bucket: Bucket, error: Exception) -> None:
+        self._walk.failed(bucket)
+        self._failures += 1
+        if self._failures >= _PATIENCE or self.desk.connection.broken or self.desk.connection.closed:
+            raise error
 
     def run(self) -> Outcome:
         """Compare everything that is left."""
@@ -92,7 +113,8 @@ class Audit:
             self._walk.agreed(bucket, there.rows)
             self.outcome += Outcome(there.rows)
         elif self._walk.differed(bucket, max(there.rows, here.rows)):
-            found = evidence.compare(self._case, self._bounds(bucket))
+            limit = None if self.patience is None else clock.monotonic() + self.patience
+            found = evidence.compare(replace(self._case, limit=limit), self._bounds(bucket))
             self.outcome += found
             if found.repaired:
                 self._tell(found.repaired)
@@ -136,8 +158,8 @@ def open_stream(desk: Desk, name: str) -> Stream | None:
     return opening.open_stream(desk, STREAMS[name], desk.source.streams[name], desk.reader.sample())
 
 
-def promised(desk: Desk, stream: Stream) -> list[Bucket]:
-    """Return the ranges of which every row must be in the store, in order."""
+def promised(desk: Desk, stream: Stream, *, low: int | None = None) -> list[Bucket]:
+    """Return the ranges of which every row must be in the store, in order, from `low` on."""
     point, sealed = stream.checkpoint, stream.checkpoint.sealed
     if sealed is None:
         return []
@@ -147,7 +169,7 @@ def promised(desk: Desk, stream: Stream) -> list[Bucket]:
     shelf = Shelf(desk.connection, point)
     marks = [tuple(mark_of(text, stream.binding.kind) for text in pair) for pair in shelf.filled()]
     filled = [Bucket(low // tick * tick, (last // tick + 1) * tick) for low, last in marks]
-    ranges = within(merged([Bucket(first, end), *filled]), None, end)
+    ranges = within(merged([Bucket(first, end), *filled]), None if low is None else low // tick * tick, end)
     return _trimmed(desk, stream, shelf, ranges)
 
 
@@ -162,6 +184,23 @@ def _trimmed(desk: Desk, stream: Stream, shelf: Shelf, ranges: list[Bucket]) -> 
     here = shelf.least_update() if users else shelf.least(there)
     least = min((mark for mark in (there, here) if mark is not None), default=None)
     return [] if least is None else within(ranges, max(EARLIEST, least // tick * tick), None)
+
+
+def mark_ago(desk: Desk, stream: Stream, instant: int) -> int:
+    """Return a mark such that no row below it is younger than an instant (nanoseconds), as far as ids follow time."""
+    if stream.binding.kind == "time":
+        return instant
+    assert stream.checkpoint.sealed is not None
+    column = stream.binding.columns[stream.binding.contract.business_time]
+    view = replace(stream.view, columns=tuple(dict.fromkeys((stream.view.cursor, *stream.view.key, column))))
+    first = desk.reader.read(view, Window(None, None), limit=1).last
+    low, high = first.mark if first else 0, stream.checkpoint.sealed.mark
+    while high - low > _NEAR:
+        middle = (low + high) // 2
+        page = desk.reader.read(view, Window(None, None, since=str(middle)), limit=1)
+        stamp = None if page.last is None else page.frame.select(values.instant(pl.col(column)).dt.epoch("us")).item()
+        low, high = (middle, high) if stamp is not None and stamp * 1000 < instant else (low, middle)
+    return low
 
 
 def _started(desk: Desk, stream: Stream) -> int:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from connector import clock
 from connector.buckets import GREATEST, LEAF_ROWS
+from connector.errors import Transient
 from connector.event import key_parts
 from connector.money import plain
 from connector.position import Window
@@ -31,6 +33,7 @@ _EVENT: Final = ["brand_id", "key"]
 _USER: Final = ["brand_id", "external_id"]
 #: More suspects than this are not asked for one by one: the whole bucket is read.
 _SINGLY: Final = 400
+_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Case:
     stream: Stream
     shelf: Shelf
     repair: bool
+    #: When (by the monotonic clock) a bucket has taken too long: then it is halved.
+    limit: float | None = None
 
     @property
     def by_update(self) -> bool:
@@ -99,9 +104,8 @@ def _gone_events(case: Case, absent: pl.DataFrame) -> int:
     binding = case.stream.binding
     parts = [key_parts(key, len(binding.key)) for key in absent["key"].unique(maintain_order=True)]
     wanted = pl.DataFrame([part for part in parts if part], schema=dict.fromkeys(binding.key, pl.String), orient="row")
-    found = values.identified(
-        case.desk.reader.read_rows(_narrow(case, values.identifying(binding)), wanted), binding
-    ).join(absent, on=_EVENT, how="semi")
+    found = values.identified(_rows(case, values.identifying(binding), wanted), binding)
+    found = found.join(absent, on=_EVENT, how="semi")
     case.shelf.remark(found.unique(_EVENT, keep="last", maintain_order=True), case.desk.lease)
     return absent.join(found, on=_EVENT, how="anti").select(_EVENT).n_unique()
 
@@ -112,7 +116,7 @@ def _gone_users(case: Case, absent: pl.DataFrame) -> int:
     columns = case.stream.binding.columns
     names = {columns["ext_brand_id"]: "brand_id", columns["user_ext_id"]: "external_id"}
     wanted = absent.select(pl.col(own).alias(name) for name, own in names.items())
-    found = case.desk.reader.read_rows(_narrow(case, tuple(names)), wanted, placed=False)
+    found = _rows(case, tuple(names), wanted, placed=False)
     return absent.join(found.rename(names), on=_USER, how="anti").height
 
 
@@ -192,13 +196,23 @@ def _whole(case: Case, bounds: Bounds, suspects: pl.DataFrame) -> pl.DataFrame:
     wanted = suspects.select(names).unique(maintain_order=True)
     if wanted.height > _SINGLY:
         return _read(case, bounds, view.columns).join(wanted, on=names, how="semi")
-    whole = case.desk.reader.read_rows(view, wanted).join(wanted, on=names, how="semi")
+    whole = _rows(case, view.columns, wanted).join(wanted, on=names, how="semi")
     parts = [whole.unique(names, maintain_order=True)]
     left = wanted.join(whole, on=names, how="anti")
     parts += [
         _read(case, Bounds(bounds.bucket, cursor, cursor), view.columns).join(left, on=names, how="semi")
         for cursor in left[view.cursor].unique(maintain_order=True)
     ]
+    return pl.concat(parts)
+
+
+def _rows(case: Case, columns: tuple[str, ...], wanted: pl.DataFrame, *, placed: bool = True) -> pl.DataFrame:
+    """Return some columns of the rows with the wanted texts, as long as that does not take too long."""
+    parts = []
+    for part in wanted.iter_slices(_AT_ONCE):
+        if case.limit is not None and clock.monotonic() > case.limit:
+            raise Transient(f"source {case.desk.source.name}: rows of {case.stream.view.name} take too long to look up")
+        parts.append(case.desk.reader.read_rows(_narrow(case, columns), part, placed=placed))
     return pl.concat(parts)
 
 

@@ -67,4 +67,4 @@ def _amount(
 
 
 def _constant(text: str) -> sa.ColumnElement[Any]:
-    return sa.cast(sa.literal(text, sa.String()), sa.Text())
+    return sa.cast(sa.literal(text, sa.String()), sa.String(400))

@@ -72,8 +72,9 @@ _CHANGED: Final = """
 """
 _RECORD: Final = """
     insert into crm.audits (tenant, source, stream, kind, from_mark, until_mark, rows, missing, repaired, gone, changed,
-        started_at, finished_at)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() - make_interval(secs => %s), now())
+        error, started_at, finished_at)
+    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() - make_interval(secs => %s),
+        case when %s::text is null then now() end)
 """
 _PRUNE: Final = """
     delete from crm.audits where (tenant, source, stream, kind) = (%s, %s, %s, %s) and audit_id < (
@@ -180,13 +181,15 @@ class Shelf:
         """
         return [(since, until) for since, until in self.connection.execute(query, self._where).fetchall()]
 
-    def record(self, kind: str, ranges: Sequence[Bucket], outcome: Outcome, *, seconds: float) -> None:
-        """Write the result of a finished audit that took so long, and forget the oldest ones."""
+    def record(
+        self, kind: str, ranges: Sequence[Bucket], outcome: Outcome, *, seconds: float, error: str | None = None
+    ) -> None:
+        """Write the result of an audit that took so long, or what it was given up for, and forget the oldest ones."""
         point = self.checkpoint
         where = (point.tenant, point.source, point.stream, kind)
         bounds = (ranges[0].low, ranges[-1].high - 1) if ranges else (None, None)
         found = (outcome.rows, outcome.missing, outcome.repaired, outcome.gone, outcome.changed)
-        self.connection.execute(_RECORD, (*where, *bounds, *found, seconds))
+        self.connection.execute(_RECORD, (*where, *bounds, *found, error, seconds, error))
         self.connection.execute(_PRUNE, (*where, *where, KEPT))
 
     def _brands(self) -> list[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from connector import app as application, audit, backfill, buckets, clock, config
+from connector import app as application, audit, backfill, buckets, config
 from connector.errors import Misconfigured, Transient
 from connector.position import SECOND, mark_of
 from connector.sources.reader import Reader
@@ -21,7 +20,7 @@ from connector.store.audits import Outcome
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from connector.audit import Audit
     from connector.store.database import Database
@@ -41,7 +40,8 @@ _TABLES: Final = {
     "win_amount AMOUNT, currency varchar(5), game_id varchar(20), game_name varchar(40)",
 }
 BEGAN: Final = datetime(2026, 1, 5, 12, tzinfo=UTC)
-CLEAN: Final = Outcome()
+#: What no dialect does in its own way.
+ON_POSTGRESQL: Final = pytest.mark.parametrize("operator", ["postgresql"], indirect=True)
 
 
 @dataclass
@@ -142,15 +142,6 @@ def casino(operator: OperatorDatabase, store: Database) -> Casino:
     return made
 
 
-@pytest.fixture
-def postgres_casino(operator_of: Callable[[str], Any], store: Database) -> Casino:
-    """Give a casino on PostgreSQL, for what no dialect does in its own way."""
-    made = Casino(operator_of("postgresql"), store)
-    made.create("user_profile", "deposits")
-    made.user("1")
-    return made
-
-
 def test_a_store_that_has_everything_is_found_complete(casino: Casino) -> None:
     """Nothing is missing, and no row is compared by itself."""
     casino.deposit(*(f"d{n}" for n in range(120)))
@@ -231,11 +222,9 @@ def test_a_row_that_the_source_lost_is_reported_and_kept(casino: Casino) -> None
     assert found(casino.audit()) == {"gone": 2}
 
 
-def test_a_row_that_has_moved_is_compared_by_sums_from_then_on(
-    postgres_casino: Casino, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@ON_POSTGRESQL
+def test_a_row_that_has_moved_is_compared_by_sums_from_then_on(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its mark in the store follows."""
-    casino = postgres_casino
     casino.deposit(*(f"d{n}" for n in range(10)))
     casino.read()
     moved = text(BEGAN + timedelta(seconds=100))
@@ -245,9 +234,9 @@ def test_a_row_that_has_moved_is_compared_by_sums_from_then_on(
     assert found(casino.audit()) == {}
 
 
-def test_another_amount_under_the_same_key_is_reported(postgres_casino: Casino) -> None:
+@ON_POSTGRESQL
+def test_another_amount_under_the_same_key_is_reported(casino: Casino) -> None:
     """It is never counted again; both versions go to the quarantine when the audit repairs."""
-    casino = postgres_casino
     casino.deposit(*(f"d{n}" for n in range(10)))
     casino.read()
     casino.operator.execute("update deposits_rows set deposit_amount = 99 where transaction_id = 'd3'")
@@ -259,9 +248,9 @@ def test_another_amount_under_the_same_key_is_reported(postgres_casino: Casino) 
     assert casino.ask("select sum(amount) as sum from crm.events") == [{"sum": 105}]
 
 
-def test_rows_in_the_quarantine_are_not_missing(postgres_casino: Casino) -> None:
+@ON_POSTGRESQL
+def test_rows_in_the_quarantine_are_not_missing(casino: Casino) -> None:
     """Unless the quarantine has lost them too."""
-    casino = postgres_casino
     casino.deposit("good", "bad", "worse")
     casino.operator.execute("update deposits_rows set deposit_amount = -1 where transaction_id in ('bad', 'worse')")
     casino.read()
@@ -351,11 +340,11 @@ def test_bets_and_wins_are_summed_by_their_own_types(
     assert found(casino.audit("casino_bets")) == {"changed": 1}
 
 
+@ON_POSTGRESQL
 def test_an_event_that_changed_its_name_is_neither_missing_nor_gone(
-    postgres_casino: Casino, monkeypatch: pytest.MonkeyPatch
+    casino: Casino, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A withdrawal whose status moves on under one key has an event of each; but one it should have had is missing."""
-    casino = postgres_casino
     casino.streams = {"user_profile": {}, "withdrawals": {"key": ["transaction_id"]}}
     casino.create("withdrawals")
     rows = [(text(BEGAN), "kaasino", "1", f"w{n}", text(BEGAN), "5", "REQUESTED", "EUR") for n in range(5)]
@@ -401,9 +390,9 @@ def test_users_are_compared_one_by_one(casino: Casino) -> None:
     assert found(casino.audit("user_profile")) == {"gone": 1}
 
 
-def test_rows_below_the_start_were_never_promised(postgres_casino: Casino) -> None:
+@ON_POSTGRESQL
+def test_rows_below_the_start_were_never_promised(casino: Casino) -> None:
     """Until a backfill has loaded them; then they are audited like any other."""
-    casino = postgres_casino
     casino.streams["deposits"] = {"start": text(BEGAN + timedelta(minutes=10))}
     casino.deposit(*(f"d{n:02}" for n in range(20)))
     casino.read()
@@ -435,9 +424,9 @@ def test_a_part_is_audited_by_its_bounds(casino: Casino) -> None:
         casino.audit(since="yesterday")
 
 
-def test_a_bucket_that_takes_too_long_is_halved(postgres_casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
+@ON_POSTGRESQL
+def test_a_bucket_that_takes_too_long_is_halved(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
     """The audit goes on with less at a time, and says when even that does not help."""
-    casino = postgres_casino
     casino.deposit(*(f"d{n}" for n in range(64)))
     casino.read()
     real, widest = Reader.sums, 10 * 60 * SECOND
@@ -455,11 +444,9 @@ def test_a_bucket_that_takes_too_long_is_halved(postgres_casino: Casino, monkeyp
         casino.audit()
 
 
-def test_many_rows_are_cut_down_to_the_bucket_that_differs(
-    postgres_casino: Casino, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@ON_POSTGRESQL
+def test_many_rows_are_cut_down_to_the_bucket_that_differs(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
     """One row of ten thousand costs a few sums more, and one look at few rows."""
-    casino = postgres_casino
     monkeypatch.setattr(buckets, "LEAF_ROWS", 50)
     monkeypatch.setattr(buckets, "BUCKET_ROWS", 5000)
     casino.deposit(*(f"d{n}" for n in range(4000)), every=1.0)
@@ -475,9 +462,9 @@ def test_many_rows_are_cut_down_to_the_bucket_that_differs(
     assert run.queries - equal.queries <= 40
 
 
-def test_results_are_kept_and_the_oldest_forgotten(postgres_casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
+@ON_POSTGRESQL
+def test_results_are_kept_and_the_oldest_forgotten(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest stand in crm.audits."""
-    casino = postgres_casino
     monkeypatch.setattr(audits, "KEPT", 3)
     casino.deposit("d1")
     casino.read()
