@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
 
 _TYPES: Final = {
     "BET": "bet",
@@ -148,6 +148,11 @@ BETS: Final = Contract(
     start="now",
     modes=("single_table", "separate", "win_per_bet"),
     mode_columns={"single_table": (_TYPE,), "separate": (_STAKE,), "win_per_bet": (_STAKE, _WIN)},
+    amounts={
+        "single_table": (Amount("bet_amount", ("bet", "rollback_bet")), Amount("win_amount", ("win", "rollback_win"))),
+        "separate": (Amount("bet_amount"),),
+        "win_per_bet": (Amount("win_amount"),),
+    },
     normalise=normalise,
 )
 WINS: Final = Contract(
@@ -159,5 +164,6 @@ WINS: Final = Contract(
     start="now",
     modes=("wins",),
     mode_columns={"wins": (_WIN,)},
+    amounts={"wins": (Amount("win_amount"),)},
     normalise=normalise,
 )

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
 
 _FINAL: Final = ("COMPLETED", "COMPLETE", "CONFIRMED", "APPROVED", "SUCCESS", "SUCCESSFUL", "PAID", "SETTLED", "FINAL")
 #: Not deposits (yet): left out. Any other word is refused, since it may mean money.
@@ -67,5 +67,6 @@ CONTRACT: Final = Contract(
     cursor=("dt_finalized", "time"),
     keys=(("transaction_id",), ("id",)),
     business_time="transaction_date",
+    amounts={"": (Amount("deposit_amount"),)},
     normalise=normalise,
 )

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from connector.event import AMOUNT, INSTANT, REJECTIONS, row_key
+from connector.money import plain
+from connector.streams.contract import Column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from connector.streams.contract import Binding, Column, Context
+    from connector.streams.contract import Binding, Context
 
 _TRUE: Final = ("true", "t", "1", "yes", "y")
 _FALSE: Final = ("false", "f", "0", "no", "n")
@@ -184,6 +186,34 @@ def mark(binding: Binding) -> pl.Expr:
     if binding.kind == "id":
         return pl.col(binding.cursor).cast(pl.Int128, strict=False).clip(-_GREATEST, _GREATEST).cast(pl.Int64)
     return instant(pl.col(binding.cursor)).dt.epoch("us").cast(pl.Int128).mul(1000).cast(pl.Int64, strict=False)
+
+
+def identified(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
+    """Return each row's `brand_id`, `key`, `mark` and `amount` (a decimal text) as its event has them, and its `row`.
+
+    The page holds the cursor, the key, and the columns that brand and amounts stand in: `identifying`.
+    """
+    brand = _present(pl.col(binding.columns["ext_brand_id"]))
+    named = {"brand_id": brand, "key": row_key(list(binding.key)), "mark": mark(binding)}
+    return page.select(**named, amount=plain(_amount(binding))).with_row_index("row")
+
+
+def identifying(binding: Binding) -> tuple[str, ...]:
+    """Return the view's columns that `identified` needs, cursor and key first."""
+    amounts = [name for item in binding.amounts for name in (item.column, item.type_column) if name]
+    return tuple(dict.fromkeys((binding.cursor, *binding.key, binding.columns["ext_brand_id"], *amounts)))
+
+
+def _amount(binding: Binding) -> pl.Expr:
+    amounts = binding.amounts
+    whole: pl.Expr = pl.lit(0, dtype=AMOUNT) if amounts and amounts[0].type_column else pl.lit(None, dtype=AMOUNT)
+    for item in amounts:
+        value = parse(_present(pl.col(item.column)), Column(item.column, "amount"), {})
+        if item.type_column is None:
+            return value
+        said = pl.col(item.type_column).str.strip_chars().str.to_uppercase()
+        whole = pl.when(said.is_in(item.types)).then(value).otherwise(whole)
+    return whole
 
 
 def split(

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
 
 #: Status -> event. Only COMPLETED adds to the player's total, and REVERSED takes it back.
 EVENT_OF: Final = {
@@ -76,5 +76,6 @@ CONTRACT: Final = Contract(
     cursor=("dt_finalized", "time"),
     keys=(("transaction_id", "withdrawal_status"), ("id",), ("transaction_id",)),
     business_time="transaction_date",
+    amounts={"": (Amount("withdrawal_amount"),)},
     normalise=normalise,
 )
