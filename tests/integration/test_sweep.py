@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from connector import app as application, clock, config, held, sweeper
+from connector import app as application, clock, config, held, identity, sweeper
 from connector.errors import Halted
 from connector.position import SECOND
 from connector.sources.dialect import Sample
@@ -173,6 +173,7 @@ def test_looks_read_key_columns_alone_and_of_ids_only_the_gaps(
     stage.after(1)
     read, ranges = Reader.read, Reader.read_ranges
     seen: list[Any] = []
+    monkeypatch.setattr(identity, "check", lambda *_, **__: True)  # it looks up some whole rows each minute
 
     def reading(reader: Reader, view: Any, window: Any, *, limit: int) -> Any:
         page = read(reader, view, window, limit=limit)
