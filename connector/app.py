@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from connector import backfill, clock, config
+from connector.auditor import Auditor
 from connector.cycle import Cycle
 from connector.destinations import DESTINATIONS
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
@@ -54,7 +55,7 @@ class LeaseKeeper:
     """Renews every lease this process holds, so that one who only reads or waits for an API does not lose it."""
 
     database: database.Database
-    holders: Sequence[Cycle | Relay | _Held]
+    holders: Sequence[Cycle | Relay | Auditor | _Held]
     name: str = "leases"
     _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
 
@@ -81,6 +82,7 @@ class App:
     database: database.Database
     cycles: list[Cycle]
     relays: list[Relay]
+    auditors: list[Auditor]
     metrics: Metrics
 
     def loops(self) -> list[tuple[Loop, Pace]]:
@@ -89,8 +91,9 @@ class App:
             (cycle, Pace(cycle.source.wait.busy, cycle.source.wait.idle)) for cycle in self.cycles
         ]
         relays: list[tuple[Loop, Pace]] = [(relay, Pace(0.0, 0.25)) for relay in self.relays]
-        keeper: Loop = LeaseKeeper(self.database, [*self.cycles, *self.relays])
-        return [*cycles, *relays, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
+        auditors: list[tuple[Loop, Pace]] = [(auditor, Pace(0.25, 1.0)) for auditor in self.auditors]
+        keeper: Loop = LeaseKeeper(self.database, [*self.cycles, *self.relays, *self.auditors])
+        return [*cycles, *relays, *auditors, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
 
     def run(self, stopping: threading.Event) -> bool:
         """Run until `stopping` is set; returns whether every loop stopped in time."""
@@ -145,7 +148,7 @@ class App:
 
     def close(self) -> None:
         """Close loops and the store."""
-        loops: list[Cycle | Relay] = [*self.cycles, *self.relays]
+        loops: list[Cycle | Relay | Auditor] = [*self.cycles, *self.relays, *self.auditors]
         for loop in loops:
             loop.close()
         for relay in self.relays:
@@ -180,7 +183,8 @@ def build(settings: config.Config, *, once: bool = False, waits: bool = False) -
     cycles = [
         Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources
     ]
-    return App(settings, store, cycles, _relays(settings, store, metrics), metrics)
+    auditors = [Auditor(settings.tenant, source, store, rates, rules(settings), metrics) for source in settings.sources]
+    return App(settings, store, cycles, _relays(settings, store, metrics), auditors, metrics)
 
 
 def rules(settings: config.Config) -> MarketingRules:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Final
 
 import polars as pl
@@ -71,6 +72,7 @@ NAMES: Final = (
     "custom_bet_rolled_back",
 )
 
+_KEY_PART: Final = re.compile(r"((?:[^\\|]|\\.)*)\|", re.DOTALL)
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', **{chr(code): f"\\u{code:04x}" for code in range(32)}}
 #: What a destination never gets twice needs an id that never changes: 26 characters of Crockford's base 32.
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -93,6 +95,14 @@ def row_key(parts: list[str]) -> pl.Expr:
         for part in parts
     ]
     return pl.concat_str(escaped, separator="|")
+
+
+def key_parts(key: str, count: int) -> tuple[str, ...] | None:
+    """Return the key columns that `row_key` joined to a text, None if they are not so many."""
+    if count == 1:
+        return (key,)
+    parts = [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in _KEY_PART.findall(key + "|")]
+    return tuple(parts) if len(parts) == count else None
 
 
 def properties(names: list[str]) -> pl.Expr:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from connector import clock
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
 
 #: What scripts rely on; the table for people, and the HTTP status, tell more.
@@ -35,6 +37,9 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
         destinations.add_row(name, row["state"], *(f"{row[key]:,}" for key in _COUNTS))
     console.print(streams, destinations)
     for name, row in report["streams"].items():
+        if row["audit"]:
+            console.print(f"{name}: {_audited(row['audit'])}", style=_audit_style(row["audit"]), markup=False)
+    for name, row in report["streams"].items():
         if unread := _not_read(row):
             console.print(f"{name}: {unread}", style="yellow", markup=False)
     for name, row in {**report["streams"], **report["destinations"]}.items():
@@ -47,6 +52,23 @@ def _table(*columns: str) -> Table:
     for name in columns:
         table.add_column(name, justify="right" if name in {"rows", "lag", *_COUNTS} else "left")
     return table
+
+
+def _audited(audit: dict[str, Any]) -> str:
+    """Say what the newest audit has found, and when."""
+    minutes = int((clock.now() - datetime.fromisoformat(audit["at"])).total_seconds() // 60)
+    age = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
+    counts = {"missing": audit["missing"], "repaired": audit["repaired"], "gone": audit["gone"]}
+    counts["changed"] = audit["changed"]
+    found = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    span = "" if audit["kind"] == "command" else f" (last {audit['kind']})"
+    return f"audited {age} ago{span}: {found or 'nothing missing'}"
+
+
+def _audit_style(audit: dict[str, Any]) -> str:
+    if audit["missing"] > audit["repaired"]:
+        return "red"
+    return "yellow" if audit["missing"] or audit["gone"] or audit["changed"] else "green"
 
 
 def _not_read(row: dict[str, Any]) -> str:

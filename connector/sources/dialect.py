@@ -70,6 +70,12 @@ class Dialect(Protocol):
     def bind(self, text: str, type_name: str, name: str) -> sa.ColumnElement[Any]:
         """Return the SQL value of a source text with the column's own type, at full precision."""
 
+    def as_text(self, column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+        """Return the SQL of the text that `fetch` hands over for a column; only odd values may come out otherwise."""
+
+    def digest(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any] | None:
+        """Return the SQL of the first 32 bits of the md5 of a text's UTF-8, as a number; None where there is no md5."""
+
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
     ) -> pl.DataFrame:

@@ -110,6 +110,15 @@ class MySQL:
         target = _cast_type(lowered)
         return value if target is None else sa.cast(value, target)
 
+    def as_text(self, column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+        """See Dialect. BIT is read as its number."""
+        value = sa.cast(column, mysql.BIGINT(unsigned=True)) if type_name.lower().startswith("bit") else column
+        return sa.func.convert(value.op("using")(sa.literal_column("utf8mb4")), type_=sa.Text())
+
+    def digest(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any] | None:
+        """See Dialect. CONV gives a text, whose sum would be a float."""
+        return sa.cast(sa.func.conv(sa.func.left(sa.func.md5(text), 8), 16, 10), mysql.BIGINT(unsigned=True))
+
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
     ) -> pl.DataFrame:

@@ -103,6 +103,17 @@ class PostgreSQL:
         said = sa.func.convert_from(sa.func.decode(sa.bindparam(name, raw.hex(), type_=sa.String()), "hex"), ANY_BYTES)
         return sa.cast(said, SourceType(type_name))
 
+    def as_text(self, column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+        """See Dialect. A cast would trim CHAR(n) and spell booleans out; COPY does neither, nor does concat."""
+        del type_name
+        return sa.func.concat(column, type_=sa.Text())
+
+    def digest(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any] | None:
+        """See Dialect."""
+        md5 = sa.func.md5(sa.func.convert_to(text, sa.literal_column("'UTF8'")))
+        bits = sa.cast(sa.literal_column("'x'").concat(sa.func.substr(md5, 1, 8)), SourceType("bit(32)"))
+        return sa.cast(bits, sa.BigInteger())
+
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
     ) -> pl.DataFrame:

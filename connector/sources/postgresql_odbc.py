@@ -72,6 +72,11 @@ class PostgreSQLOverODBC(PostgreSQL):
         connection.info["seconds"] = settings.statement_timeout + _GRACE  # two at once confuse the driver
         connection.info["encoding"] = connection.execute(sa.text("show server_encoding")).scalar_one()
 
+    def as_text(self, column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+        """See Dialect."""
+        del type_name
+        return sa.cast(column, sa.Text())
+
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
     ) -> pl.DataFrame:
@@ -79,7 +84,7 @@ class PostgreSQLOverODBC(PostgreSQL):
 
         The labels differ from the columns' names, or ORDER BY would sort by the texts.
         """
-        texts: list[sa.ColumnElement[Any]] = [sa.cast(column, sa.Text()) for column in query.selected_columns]
+        texts = [self.as_text(column, "") for column in query.selected_columns]
         if untold := connection.info["encoding"] == ANY_BYTES:
             texts = [sa.func.encode(sa.func.convert_to(text, ANY_BYTES), "hex") for text in texts]
         labelled = [text.label(f"t{index}") for index, text in enumerate(texts)]

@@ -6,13 +6,16 @@ Owns the SQL of a page. It keeps no position: callers say where to read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import sqlalchemy as sa
 
+from connector.buckets import AmountColumn, Sums
 from connector.errors import Halted
 from connector.position import EARLIEST, LATEST, Kind, Position, Window, mark_of
+from connector.sources import sums
 from connector.sources.dialect import Sample, view_table
 from connector.sources.session import Session
 
@@ -81,17 +84,35 @@ class Reader(Session):
         ]
         return pl.concat(parts).join(wanted, on=wanted.columns, how="semi", maintain_order="left")
 
-    def read_named(self, view: View, wanted: pl.DataFrame) -> pl.DataFrame:
+    def read_named(self, view: View, wanted: pl.DataFrame, *, placed: bool = True) -> pl.DataFrame:
         """Return the rows that have a wanted row's values in all its columns; those gone are left out.
 
-        For rows that lie anywhere: each is asked for by name, so the wanted columns should have an index.
+        For rows that lie anywhere: each is asked for by name, so the wanted columns should have an index. Not `placed`:
+        those without a cursor too.
         """
         table = self._table(view)
         parts = [
-            self._fetch(_ordered(table, view, self._equal(table, view, part)), view)
+            self._fetch(_ordered(table, view, self._equal(table, view, part), placed=placed), view)
             for part in wanted.iter_slices(_AT_ONCE)
         ]
         return pl.concat(parts).join(wanted, on=wanted.columns, how="semi", maintain_order="left")
+
+    def sums(
+        self, view: View, low: str | None, high: str, *, amounts: Sequence[AmountColumn], digest: bool = True
+    ) -> Sums:
+        """Return number, amounts and key digests of the rows with a cursor from `low` up to, not including, `high`."""
+        table = self._table(view)
+        cursor = table.c[view.cursor]
+        columns = sums.columns(self.dialect, table, view.key if digest else (), amounts, view.types)
+        query = sa.select(*columns).select_from(table).where(*_placed(table, view))
+        if low is not None:
+            query = query.where(cursor >= self._bind(view, view.cursor, low, "low"))
+        query = query.where(cursor < self._bind(view, view.cursor, high, "high"))
+        fetch = self.dialect.fetch
+        frame = self.ask(lambda connection: fetch(connection, query, sums.TYPES, bytes_limit=PAGE_BYTES))
+        rows, amount, digests = frame.row(0)
+        told = [None if text is None else Decimal(text) for text in (amount, digests)]
+        return Sums(int(rows), told[0], None if told[1] is None else int(told[1]))
 
     def read_ranges(self, view: View, ranges: Sequence[tuple[str | None, str]], *, limit: int) -> Page:
         """Return rows whose cursor lies in one of the ranges, ends included (None: from the beginning), in order."""
@@ -268,9 +289,13 @@ def _placed(table: sa.TableClause, view: View) -> list[sa.ColumnElement[bool]]:
     return [table.c[name].is_not(None) for name in dict.fromkeys((view.cursor, *view.key))]
 
 
-def _ordered(table: sa.TableClause, view: View, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _ordered(
+    table: sa.TableClause, view: View, condition: sa.ColumnElement[bool], *, placed: bool = True
+) -> sa.Select[Any]:
     """The rows that meet a condition, in the order of the view."""
-    query = sa.select(*(table.c[name] for name in view.columns)).where(*_placed(table, view), condition)
+    query = sa.select(*(table.c[name] for name in view.columns)).where(condition)
+    if placed:
+        query = query.where(*_placed(table, view))
     return query.order_by(*(table.c[name] for name in dict.fromkeys((view.cursor, *view.key))))
 
 

@@ -72,12 +72,22 @@ class SQLServer:
             text = _MICROSECONDS.sub(r"\1", text)
         return typed_value(text, type_name, name)
 
+    def as_text(self, column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+        """See Dialect."""
+        return _converted(column, type_name)
+
+    def digest(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any] | None:
+        """See Dialect. HASHBYTES works on UTF-16 or a code page: keys are compared themselves."""
+        del text
+        return None
+
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
     ) -> pl.DataFrame:
         """See Dialect."""
-        columns = [
-            as_text(column, types[column.name], f"t{index}") for index, column in enumerate(query.selected_columns)
+        columns: list[sa.ColumnElement[Any]] = [  # no label is a column's name, or ORDER BY would sort by the text
+            _converted(column, types[column.name]).label(f"t{index}")
+            for index, column in enumerate(query.selected_columns)
         ]
         texts = query.with_only_columns(*columns, maintain_column_froms=True)
         return odbc.fetch(connection, texts, types, bytes_limit=bytes_limit)
@@ -100,13 +110,10 @@ class SQLServer:
         return odbc.is_transient(error)
 
 
-def as_text(column: sa.ColumnElement[Any], type_name: str, label: str) -> sa.ColumnElement[Any]:
-    """Return the column converted to text by the server, nothing rounded.
-
-    The label must be no column's name, or ORDER BY would sort by the text.
-    """
+def _converted(column: sa.ColumnElement[Any], type_name: str) -> sa.ColumnElement[Any]:
+    """The column converted to text by the server, nothing rounded."""
     lowered = type_name.lower()
     style = next((style for prefix, style in _STYLES.items() if lowered.startswith(prefix)), None)
     target = SourceType("nvarchar(max)" if style is None else "nvarchar(64)")
     arguments: list[sa.ColumnElement[Any]] = [] if style is None else [sa.literal_column(str(style))]
-    return sa.func.convert(sa.literal_column(target.text), column, *arguments).label(label)
+    return sa.func.convert(sa.literal_column(target.text), column, *arguments, type_=sa.UnicodeText())

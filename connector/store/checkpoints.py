@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from connector.errors import Superseded
 from connector.landmark import Landmark
-from connector.position import Position
+from connector.position import EARLIEST, Position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ class Checkpoint:
     """One stream's row. `history_until` is None when no row was there at the first start.
 
     `revision` grows with every answer of a person; `lateness` is what the window has widened to within the last day.
+    Rows above `started` are promised: EARLIEST is all, None not recorded.
     """
 
     tenant: str
@@ -38,6 +39,7 @@ class Checkpoint:
     revision: int = 0
     lateness: float | None = None
     answer: str | None = None
+    started: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def load(connection: psycopg.Connection[Any], tenant: str, source: str, stream: 
         revision=row["revision"],
         lateness=row["widened"],
         answer=row["answer"],
+        started=None if row["started_mark"] is None else int(row["started_mark"]),
     )
 
 
@@ -77,13 +80,14 @@ def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
     connection.execute(
         """
         insert into crm.checkpoints (tenant, source, stream, generation, cursor_column, key_columns, servers,
-            seen_cursor, seen_key, seen_mark, sealed_cursor, sealed_key, sealed_mark, history_until)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            seen_cursor, seen_key, seen_mark, sealed_cursor, sealed_key, sealed_mark, history_until, started_mark)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         on conflict (tenant, source, stream) do update set
             cursor_column = excluded.cursor_column, key_columns = excluded.key_columns, servers = excluded.servers,
             seen_cursor = excluded.seen_cursor, seen_key = excluded.seen_key, seen_mark = excluded.seen_mark,
             sealed_cursor = excluded.sealed_cursor, sealed_key = excluded.sealed_key,
-            sealed_mark = excluded.sealed_mark, history_until = excluded.history_until
+            sealed_mark = excluded.sealed_mark, history_until = excluded.history_until,
+            started_mark = excluded.started_mark
         where cardinality(crm.checkpoints.servers) = 0
         """,
         (
@@ -92,6 +96,7 @@ def create(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> None:
             *_columns(checkpoint.seen),
             *_columns(checkpoint.sealed),
             checkpoint.history_until,
+            checkpoint.sealed.mark if checkpoint.sealed else EARLIEST,
         ),
     )
 

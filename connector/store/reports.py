@@ -15,7 +15,11 @@ _STREAMS: Final = """
                 then coalesce(c.lag_seconds, 0) + extract(epoch from now() - c.polled_at)::double precision
                 else c.lag_seconds end as lag_seconds, c.null_cursors, c.future_rows, c.polled_at,
            (select count(*) from crm.quarantine q where not q.kept and reason <> 'changed'
-             and (q.tenant, q.source, q.stream) = (c.tenant, c.source, c.stream)) as quarantined
+             and (q.tenant, q.source, q.stream) = (c.tenant, c.source, c.stream)) as quarantined,
+           (select jsonb_build_object('kind', kind, 'at', finished_at, 'rows', rows, 'missing', missing,
+                                      'repaired', repaired, 'gone', gone, 'changed', changed)
+            from crm.audits a where (a.tenant, a.source, a.stream) = (c.tenant, c.source, c.stream)
+             and finished_at is not null order by finished_at desc limit 1) as audit
     from crm.checkpoints c where c.tenant = %s order by c.source, c.started_at, c.stream
 """
 _DESTINATIONS: Final = """
@@ -82,7 +86,7 @@ def stored(connection: psycopg.Connection[Any], tenant: str, stream: str) -> int
 def _stream(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: row[key] for key in ("state", "error", "rows", "seen", "sealed", "lag_seconds")},
-        **{key: row[key] for key in ("null_cursors", "future_rows", "quarantined")},
+        **{key: row[key] for key in ("null_cursors", "future_rows", "quarantined", "audit")},
     }
 
 

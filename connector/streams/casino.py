@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
 
 _TYPES: Final = {
     "BET": "bet",
@@ -131,7 +131,7 @@ _COLUMNS: Final = (
     Column("game_category", aliases=("casino_game_type_ext_id",)),
     Column("game_provider", aliases=("game_vendor", "casino_game_provider_ext_id")),
     Column("round_id", "id"),
-    Column("currency", aliases=("core_wallet_currency",)),
+    Column("currency", "currency", aliases=("core_wallet_currency",)),
     Column("is_free_bet", "flag", aliases=("casino_is_free_bet",)),
     Column("is_rollback", "flag", aliases=("casino_is_rollback",)),
 )
@@ -148,6 +148,11 @@ BETS: Final = Contract(
     start="now",
     modes=("single_table", "separate", "win_per_bet"),
     mode_columns={"single_table": (_TYPE,), "separate": (_STAKE,), "win_per_bet": (_STAKE, _WIN)},
+    amounts={
+        "single_table": (Amount("bet_amount", ("bet", "rollback_bet")), Amount("win_amount", ("win", "rollback_win"))),
+        "separate": (Amount("bet_amount"),),
+        "win_per_bet": (Amount("win_amount"),),
+    },
     normalise=normalise,
 )
 WINS: Final = Contract(
@@ -159,5 +164,6 @@ WINS: Final = Contract(
     start="now",
     modes=("wins",),
     mode_columns={"wins": (_WIN,)},
+    amounts={"wins": (Amount("win_amount"),)},
     normalise=normalise,
 )

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from connector.buckets import AmountColumn
 from connector.errors import Misconfigured
 from connector.player import MarketingRules
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from connector.config import Stream
     from connector.position import Kind
 
-ValueKind = Literal["text", "id", "time", "amount", "flag", "enum", "list", "phone"]
+ValueKind = Literal["text", "id", "time", "amount", "currency", "flag", "enum", "list", "phone"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class Column:
     lenient: bool = False
     aliases: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A column that events take their amounts from: of every row, or of those whose `type` is one of `types`."""
+
+    column: str
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ class Contract:
     modes: tuple[str, ...] = ()
     #: Columns a mode does without, and those only it requires.
     mode_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    #: Mode ("" where there are none) -> where its events' amounts stand, so that their sums can be compared.
+    amounts: Mapping[str, tuple[Amount, ...]] = field(default_factory=dict)
     reads_profiles: bool = False
 
     def columns_for(self, mode: str | None) -> tuple[Column, ...]:
@@ -115,6 +126,25 @@ class Binding:
     def selected(self) -> tuple[str, ...]:
         """Return the view columns that a page reads, cursor and key first, none twice."""
         return tuple(dict.fromkeys((self.cursor, *self.key, *self.columns.values(), *self.extra)))
+
+    @property
+    def amounts(self) -> tuple[AmountColumn, ...]:
+        """Return the view's amount columns, with the texts of its own that mean their types, in upper case."""
+        return tuple(
+            AmountColumn(
+                self.columns[amount.column],
+                self.columns["type"] if amount.types else None,
+                self._texts("type", amount.types) if amount.types else (),
+            )
+            for amount in self.contract.amounts.get(self.mode or "", ())
+            if amount.column in self.columns
+        )
+
+    def _texts(self, name: str, meanings: Sequence[str]) -> tuple[str, ...]:
+        column = next(column for column in self.contract.columns_for(self.mode) if column.name == name)
+        own = {text.upper(): value.upper() for text, value in self.values.get(name, {}).items()}
+        known = dict.fromkeys((*column.values, *own))
+        return tuple(text for text in known if column.values.get(own.get(text, text)) in meanings)
 
 
 #: Columns that every transactional view carries.

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
 
 _FINAL: Final = ("COMPLETED", "COMPLETE", "CONFIRMED", "APPROVED", "SUCCESS", "SUCCESSFUL", "PAID", "SETTLED", "FINAL")
 #: Not deposits (yet): left out. Any other word is refused, since it may mean money.
@@ -30,7 +30,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         typed,
         binding,
         context,
-        checks=[*transactions.unusable("deposit_amount"), *values.unknown("deposit_status", binding)],
+        checks=[*transactions.unusable("deposit_amount"), *values.unreadable("deposit_status", binding)],
         event={
             "name": pl.when(reversed_).then(pl.lit("custom_deposit_reversed")).otherwise(pl.lit("deposit_confirmed")),
             "transaction_id": pl.coalesce("transaction_id", "row_key"),
@@ -54,7 +54,7 @@ CONTRACT: Final = Contract(
         Column("transaction_id", "id", aliases=("id", "deposit_id")),
         Column("transaction_date", "time", required=True),
         Column("deposit_amount", "amount", required=True, aliases=("amount",)),
-        Column("currency", aliases=("core_wallet_currency",)),
+        Column("currency", "currency", aliases=("core_wallet_currency",)),
         Column("bonus_balance", "amount"),
         Column("real_balance", "amount"),
         Column("total_balance", "amount"),
@@ -67,5 +67,6 @@ CONTRACT: Final = Contract(
     cursor=("dt_finalized", "time"),
     keys=(("transaction_id",), ("id",)),
     business_time="transaction_date",
+    amounts={"": (Amount("deposit_amount"),)},
     normalise=normalise,
 )

@@ -35,15 +35,13 @@ def normalised(
     `named` those for the properties; the view's extra columns join the properties under their own names.
     """
     frame = typed.with_columns(values.history(page, binding, context).alias("history"))
-    extras = page.select(pl.col(name).alias(f"extra:{name}") for name in binding.extra)
-    good, rejections = values.split(
-        page, pl.concat([frame, extras], how="horizontal"), binding.contract.columns_for(binding.mode), checks
-    )
+    columns_of_mode = binding.contract.columns_for(binding.mode)
+    good, rejections = values.split(page, frame, columns_of_mode, [*checks, *values.unreadable("currency", binding)])
     columns: dict[str, pl.Expr] = {
         "brand_id": pl.col("ext_brand_id"),
         "external_id": pl.col("user_ext_id"),
         "key": pl.col("row_key"),
-        "currency": pl.col("currency").str.strip_chars().str.to_uppercase(),
+        "currency": pl.col("currency"),
         "sign": pl.lit(1),
         "stake": pl.lit(None),
         "history": pl.col("history"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import phonenumbers
 import polars as pl
+from polars import selectors
 
 from connector.event import EVENTS, INSTANT, properties
 from connector.player import PROFILES, marketable, ucrm_status
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _GENDERS: Final = {"MALE": "m", "M": "m", "FEMALE": "f", "F": "f", "UNKNOWN": "unknown"}
+#: No status is longer: of one that is, the beginning is as unknown as the whole, and never costs the row.
+_STATUS_CHARACTERS: Final = 200
 #: Optional columns beyond the guide's: kept as traits under these names.
 _TRAITS: Final = (
     *("timezone", "last_login_country", "last_login_at", "stag", "ga_id", "duplicates", "accept_bonuses"),
@@ -26,10 +29,9 @@ _TRAITS: Final = (
 
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise. A user row never costs its status: an unknown one is kept raw, unmarketable."""
+    page = page.with_columns(pl.col(binding.columns["core_account_status"]).str.slice(0, _STATUS_CHARACTERS))
     typed = values.typed(page, binding).with_columns(
-        values.history(page, binding, context).alias("history"),
-        page[binding.cursor].alias("cursor"),
-        *(page[name].alias(f"extra:{name}") for name in binding.extra),
+        values.history(page, binding, context).alias("history"), page[binding.cursor].alias("cursor")
     )
     columns = binding.contract.columns_for(binding.mode)
     good, rejections = values.split(page, typed, columns, [])
@@ -57,7 +59,7 @@ def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.Data
         status=ucrm_status(raw),
         registered_at="core_registration_date",
         language=pl.col("core_user_language").str.strip_chars().str.to_uppercase().str.slice(0, 2),
-        default_currency_code=pl.col("core_wallet_currency").str.strip_chars().str.to_uppercase(),
+        default_currency_code="core_wallet_currency",
         username="core_username",
         first_name="user_first_name",
         last_name="user_last_name",
@@ -108,7 +110,7 @@ def _e164(pairs: Iterable[tuple[str | None, str | None]]) -> Iterable[str | None
 
 
 def _phone_rejections(page: pl.DataFrame, good: pl.DataFrame, lost: pl.Series) -> pl.DataFrame:
-    marked = good.with_columns(lost.alias("bad:user_phone"))
+    marked = good.drop(selectors.starts_with("long:")).with_columns(lost.alias("bad:user_phone"))
     _, rejections = values.split(page, marked, [Column("user_phone", "phone")], [])
     return rejections
 
@@ -122,7 +124,7 @@ CONTRACT: Final = Contract(
         Column("core_account_status", required=True, aliases=("core_external_account_status",)),
         Column("core_registration_date", "time", required=True, lenient=True),
         Column("core_user_language", required=True, lenient=True),
-        Column("core_wallet_currency", required=True, lenient=True),
+        Column("core_wallet_currency", "currency", required=True, lenient=True),
         Column("core_username"),
         Column("user_birthdate", "time"),
         Column("user_country"),

@@ -7,6 +7,7 @@ parsing and rejection; what a value means is the stream's business.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from functools import reduce
 from typing import TYPE_CHECKING, Final
@@ -14,26 +15,33 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from connector.event import AMOUNT, INSTANT, REJECTIONS, row_key
+from connector.money import plain
+from connector.streams.contract import Column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from connector.streams.contract import Binding, Column, Context
+    from connector.streams.contract import Binding, Context
 
 _TRUE: Final = ("true", "t", "1", "yes", "y")
 _FALSE: Final = ("false", "f", "0", "no", "n")
 _INVALID: Final = {
     "time": "not a timestamp",
     "amount": "not a finite number of at most 20 digits",
+    "currency": "not a currency",
     "flag": "not a boolean",
     "enum": "not a known value",
     "list": "not a list",
     "phone": "not a phone number",
 }
-#: Longer ids fit neither an API nor an index.
+#: Longer ids and codes fit neither an API nor an index, longer texts no API's item.
 ID_BYTES: Final = 128
 KEY_BYTES: Final = 400
+CURRENCY_BYTES: Final = 16
+TEXT_BYTES: Final = 32_768
 _TOO_LONG: Final = "too long for an id"
+#: How much of a longer text the quarantine shows.
+_SHOWN_CHARACTERS: Final = 1000
 #: Columns of every other kind stay texts.
 _DTYPES: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {"time": INSTANT, "amount": AMOUNT, "flag": pl.Boolean}
 #: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
@@ -42,7 +50,10 @@ _GREATEST: Final = 2**63 - 1
 
 
 def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
-    """Return the page's contract columns, typed, plus `bad:NAME` where a text did not parse and `row_key`, `row`."""
+    """Return the page's contract columns, typed, and `row_key`, `row`.
+
+    Beside them `bad:NAME`, where a text did not parse, and `long:NAME`, where it is too long to be looked at.
+    """
     columns = binding.contract.columns_for(binding.mode)
     values: list[pl.Expr] = []
     for column in columns:
@@ -50,26 +61,35 @@ def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
         if view_column is None:
             values.append(pl.lit(None, dtype=_dtype(column)).alias(column.name))
             continue
-        text = _present(pl.col(view_column))
+        whole = _present(pl.col(view_column))
+        long = whole.str.len_bytes() > (ID_BYTES if column.kind == "id" else TEXT_BYTES)
+        text = pl.when(~long).then(whole)
         value = parse(text, column, binding.values.get(column.name, {}))
-        values.append(value.alias(column.name))
+        values += [value.alias(column.name), long.fill_null(value=False).alias(f"long:{column.name}")]
         if column.kind not in {"text", "id"}:
-            values.append((text.is_not_null() & value.is_null()).alias(f"bad:{column.name}"))
+            values.append(
+                (_present(whole.str.strip_chars()).is_not_null() & value.is_null()).alias(f"bad:{column.name}")
+            )
     keyless = pl.any_horizontal(pl.col(name).is_null() | (pl.col(name) == "") for name in binding.key)
     key = pl.when(~keyless).then(row_key(list(binding.key)))
-    return page.select(*values, key.alias("row_key"), mark(binding).alias("mark")).with_row_index("row")
+    marked = mark(binding).alias("mark")
+    return page.select(*values, *_extras(binding), key.alias("row_key"), marked).with_row_index("row")
+
+
+def _extras(binding: Binding) -> list[pl.Expr]:
+    """The view's own columns beside the contract's, as texts."""
+    long = [(name, pl.col(name).str.len_bytes() > TEXT_BYTES) for name in binding.extra]
+    return [
+        *(pl.when(bad.not_()).then(pl.col(name)).alias(f"extra:{name}") for name, bad in long),
+        *(bad.fill_null(value=False).alias(f"long:extra:{name}") for name, bad in long),
+    ]
 
 
 def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
     """Return the typed value of a text, null where it does not parse; `mapped` is the operator's own value map."""
-    if column.kind == "time":
-        return instant(text)
-    if column.kind == "amount":
-        return text.str.strip_chars().cast(AMOUNT, strict=False)
-    if column.kind == "flag":
-        return flag(text)
-    if column.kind == "list":
-        return json_list(text)
+    parsers = {"time": instant, "amount": amount, "currency": currency, "flag": flag, "list": json_list}
+    if column.kind in parsers:
+        return parsers[column.kind](text)
     if column.kind == "enum":
         upper = text.str.strip_chars().str.to_uppercase()
         own = {name.upper(): value.upper() for name, value in mapped.items()}
@@ -78,6 +98,17 @@ def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
             upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
         )
     return text
+
+
+def amount(text: pl.Expr) -> pl.Expr:
+    """Parse a number of at most 20 digits before the point and 18 behind it, with or without an exponent."""
+    return text.str.strip_chars().cast(AMOUNT, strict=False)
+
+
+def currency(text: pl.Expr) -> pl.Expr:
+    """Parse a currency's code in any case; a fixed-width column pads it with blanks."""
+    code = text.str.strip_chars().str.to_uppercase()
+    return pl.when((code != "") & (code.str.len_bytes() <= CURRENCY_BYTES)).then(code)
 
 
 def instant(text: pl.Expr) -> pl.Expr:
@@ -129,9 +160,10 @@ def _items(text: str) -> list[str]:
     return [item for line in lines for part in line if (item := part.strip().strip('"'))]
 
 
-def unknown(name: str, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
-    """Return the check of an optional enum whose unknown value costs the row: it may be about money."""
-    return [(pl.col(f"bad:{name}"), _INVALID["enum"], name)] if name in binding.columns else []
+def unreadable(name: str, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
+    """Return the check of an optional column whose unreadable value costs the row: it may be about money."""
+    kind = next(column.kind for column in binding.contract.columns_for(binding.mode) if column.name == name)
+    return [(pl.col(f"bad:{name}"), _INVALID[kind], name)] if name in binding.columns else []
 
 
 def history(page: pl.DataFrame, binding: Binding, context: Context) -> pl.Series:
@@ -156,6 +188,34 @@ def mark(binding: Binding) -> pl.Expr:
     return instant(pl.col(binding.cursor)).dt.epoch("us").cast(pl.Int128).mul(1000).cast(pl.Int64, strict=False)
 
 
+def identified(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
+    """Return each row's `brand_id`, `key`, `mark` and `amount` (a decimal text) as its event has them, and its `row`.
+
+    The page holds the cursor, the key, and the columns that brand and amounts stand in: `identifying`.
+    """
+    brand = _present(pl.col(binding.columns["ext_brand_id"]))
+    named = {"brand_id": brand, "key": row_key(list(binding.key)), "mark": mark(binding)}
+    return page.select(**named, amount=plain(_amount(binding))).with_row_index("row")
+
+
+def identifying(binding: Binding) -> tuple[str, ...]:
+    """Return the view's columns that `identified` needs, cursor and key first."""
+    amounts = [name for item in binding.amounts for name in (item.column, item.type_column) if name]
+    return tuple(dict.fromkeys((binding.cursor, *binding.key, binding.columns["ext_brand_id"], *amounts)))
+
+
+def _amount(binding: Binding) -> pl.Expr:
+    amounts = binding.amounts
+    whole: pl.Expr = pl.lit(0, dtype=AMOUNT) if amounts and amounts[0].type_column else pl.lit(None, dtype=AMOUNT)
+    for item in amounts:
+        value = parse(_present(pl.col(item.column)), Column(item.column, "amount"), {})
+        if item.type_column is None:
+            return value
+        said = pl.col(item.type_column).str.strip_chars().str.to_uppercase()
+        whole = pl.when(said.is_in(item.types)).then(value).otherwise(whole)
+    return whole
+
+
 def split(
     page: pl.DataFrame, frame: pl.DataFrame, columns: Sequence[Column], checks: Sequence[tuple[pl.Expr, str, str]]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -165,11 +225,11 @@ def split(
     invalid costs the row; an optional one only itself.
     """
     needed = [column for column in columns if column.required and not column.lenient]
-    ids = [column.name for column in columns if column.kind == "id"]
-    long = [(pl.col(name).str.len_bytes() > ID_BYTES, _TOO_LONG, name) for name in ids]
-    long.append((pl.col("row_key").str.len_bytes() > KEY_BYTES, _TOO_LONG, "row key"))
-    keyless = (pl.col("row_key").is_null(), "missing", "row key")
-    rules = [*(rule for column in needed for rule in _required(column, frame)), keyless, *long, *checks]
+    keys = [
+        (pl.col("row_key").is_null(), "missing", "row key"),
+        (pl.col("row_key").str.len_bytes() > KEY_BYTES, _TOO_LONG, "row key"),
+    ]
+    rules = [*(rule for column in needed for rule in _required(column, frame)), *keys, *checks]
     nothing: list[pl.Expr] = [pl.lit(None)]
     reasons: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules]
     fields: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules]
@@ -181,6 +241,9 @@ def split(
     for column in columns:
         if column not in needed:
             rejections.extend(_rejections(page, lost, kept=True) for lost in _lost(column, good))
+    for name in (name for name in frame.columns if name.startswith("long:extra:")):
+        lost = good.filter(name).with_columns(reason=pl.lit("too long"), field=pl.lit(name.removeprefix("long:extra:")))
+        rejections.append(_rejections(page, lost, kept=True))
     return good.drop("reason", "field"), pl.concat(rejections)
 
 
@@ -202,22 +265,38 @@ def _required(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, s
     rules = [(pl.col(column.name).is_null(), "missing", column.name)]
     if f"bad:{column.name}" in frame.columns:
         rules.insert(0, (pl.col(f"bad:{column.name}"), _INVALID[column.kind], column.name))
+    if f"long:{column.name}" in frame.columns:
+        reason = _TOO_LONG if column.kind == "id" else "too long"
+        rules.insert(0, (pl.col(f"long:{column.name}"), reason, column.name))
     return rules
 
 
 def _rejections(page: pl.DataFrame, rows: pl.DataFrame, *, kept: bool) -> pl.DataFrame:
     if rows.is_empty():
         return pl.DataFrame(schema=REJECTIONS)
-    raw = page[rows["row"]].select(pl.struct(pl.all()).struct.json_encode().alias("raw"))
+    shown = page[rows["row"]].select(_shown(pl.col(name)).alias(name) for name in page.columns)
+    raw = shown.select(pl.struct(pl.all()).struct.json_encode().alias("raw"))
     transaction = next((name for name in ("transaction_id", "bet_id") if name in rows.columns), None)
     return rows.with_columns(
         raw["raw"],
-        row_key=pl.col("row_key").str.slice(0, KEY_BYTES // 4),
+        row_key=pl.col("row_key").map_elements(_short, return_dtype=pl.String, skip_nulls=True),
         transaction_id=pl.coalesce(transaction, "row_key") if transaction else pl.lit(None),
         brand_id="ext_brand_id",
         external_id="user_ext_id",
         kept=pl.lit(kept),
     ).select(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())
+
+
+def _short(key: str) -> str:
+    """Return a key that fits an index; two that differ only far behind stay two."""
+    raw = key.encode()
+    return key if len(raw) <= KEY_BYTES else f"{key[: KEY_BYTES // 5]}#{hashlib.sha256(raw).hexdigest()[:32]}"
+
+
+def _shown(text: pl.Expr) -> pl.Expr:
+    size = text.str.len_bytes()
+    cut = pl.concat_str(text.str.slice(0, _SHOWN_CHARACTERS), pl.lit("... ("), size, pl.lit(" bytes)"))
+    return pl.when(size <= TEXT_BYTES).then(text).otherwise(cut)
 
 
 def _present(column: pl.Expr) -> pl.Expr:

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
 
 #: Status -> event. Only COMPLETED adds to the player's total, and REVERSED takes it back.
 EVENT_OF: Final = {
@@ -33,7 +33,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         context,
         checks=[
             *transactions.unusable("withdrawal_amount"),
-            *values.unknown("withdrawal_status", binding),
+            *values.unreadable("withdrawal_status", binding),
         ],
         event={
             "name": status.replace_strict(EVENT_OF, return_dtype=pl.String),
@@ -64,7 +64,7 @@ CONTRACT: Final = Contract(
         Column("transaction_date", "time", required=True),
         Column("withdrawal_amount", "amount", required=True, aliases=("amount",)),
         Column("withdrawal_status", "enum", aliases=("status", "type"), values=_SPELLINGS),
-        Column("currency", aliases=("core_wallet_currency",)),
+        Column("currency", "currency", aliases=("core_wallet_currency",)),
         Column("payment_method", aliases=("withdrawal_method",)),
         Column("provider", aliases=("provider_name",)),
         Column("decline_reason", aliases=("reason",)),
@@ -76,5 +76,6 @@ CONTRACT: Final = Contract(
     cursor=("dt_finalized", "time"),
     keys=(("transaction_id", "withdrawal_status"), ("id",), ("transaction_id",)),
     business_time="transaction_date",
+    amounts={"": (Amount("withdrawal_amount"),)},
     normalise=normalise,
 )

@@ -618,7 +618,7 @@ def test_a_session_can_only_read(operator: OperatorDatabase) -> None:
     writing = Reader(url, source="casino")
     try:
         with pytest.raises(Misconfigured, match=r"(?i)read.only"):
-            writing._ask(lambda connection: connection.exec_driver_sql("insert into guarded_rows values (1)"))
+            writing.ask(lambda connection: connection.exec_driver_sql("insert into guarded_rows values (1)"))
     finally:
         writing.close()
     assert operator.rows("select count(*) from guarded_rows") == [(0,)]

@@ -100,6 +100,7 @@ def test_bytes_of_mysql_are_keys_like_any(operator: OperatorDatabase, key: str, 
             assert [bytes_of(value) for *_, value in rows] == order
 
 
+@pytest.mark.parametrize("operator", ["postgresql", "mysql", "odbc"], indirect=True)
 def test_characters_that_carry_bytes_are_characters_too(operator: OperatorDatabase) -> None:
     """A source that holds them itself is read like any other."""
     ddl = 'varchar(20) collate "C"' if operator.family == "postgresql" else "varchar(20) collate utf8mb4_bin"
@@ -163,6 +164,7 @@ def wide(operator: OperatorDatabase) -> OperatorDatabase:
     return operator
 
 
+@pytest.mark.parametrize("operator", ["postgresql", "mysql", "odbc"], indirect=True)
 def test_a_page_of_wide_rows_is_bounded_in_bytes_and_memory(
     wide: OperatorDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +201,7 @@ def test_what_a_page_leaves_is_not_sent(wide: OperatorDatabase, monkeypatch: pyt
         assert sent() - before < 30 * MEGABYTE
 
 
+@pytest.mark.parametrize("operator", ["postgresql", "mysql", "odbc"], indirect=True)
 def test_one_enormous_value_is_a_page_of_its_own(operator: OperatorDatabase) -> None:
     """40 MB of text with quotes and line breaks arrive whole, and so do the rows around them."""
     text, size = ("text", 40) if operator.family == "postgresql" else ("longtext", 15)

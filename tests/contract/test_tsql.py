@@ -6,11 +6,13 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
 import pytest
 import sqlalchemy as sa
 import sqlglot
 from sqlglot import exp
 
+from connector.buckets import AmountColumn
 from connector.errors import Misconfigured, Transient
 from connector.position import Position, Window
 from connector.sources import reader as reading, sqlserver
@@ -288,3 +290,20 @@ def test_a_statement_that_takes_too_long_is_cancelled(reader: Reader) -> None:
     with pytest.raises(Transient):
         reader.read(VIEW, Window(None, None), limit=5)
     assert threading.active_count() == before
+
+
+def test_sums_parse(reader: Reader, driver: Driver) -> None:
+    """One index range with both bounds cast to the cursor's type; no digest: keys are compared themselves."""
+    types = {**TYPES, "type": "varchar(20)", "win_amount": "decimal(19,4)"}
+    amounts = (AmountColumn("deposit_amount", "type", ("BET",)), AmountColumn("win_amount", "type", ("WIN", "3")))
+    view = View(VIEW.name, "dt_finalized", "time", ("ext_brand_id", "user_ext_id"), tuple(types), types)
+    with pytest.raises(pl.exceptions.OutOfBoundsError):  # the driver that stands in has no rows
+        reader.sums(view, PLACE.cursor, "2026-01-03 00:00:00", amounts=amounts)
+    tree, statement, parameters = parsed(driver)
+    assert casts_of_parameters(tree, statement)[-2:] == ["datetime2(7)", "datetime2(7)"]
+    assert [test.this.name for kind in (exp.GTE, exp.LT) for test in tree.args["where"].find_all(kind)] == [
+        "dt_finalized"
+    ] * 2
+    assert {"BET", "WIN", "3"} <= set(parameters)
+    assert "md5" not in statement.lower()
+    assert len(list(tree.find_all(exp.Sum))) == 1

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from connector.cycle import Cycle
+    from connector.errors import ConnectorError
     from connector.store.database import Database
 
 TENANT: Final = "kaasino"
@@ -61,6 +63,35 @@ _EVENT: Final = {
     "properties": "{}",
     "history": False,
 }
+_LONG_AGO: Final = "2026-01-05 12:00:00"
+_STAMP: Final = {"postgresql": "timestamptz", "mysql": "datetime(6)"}
+_TEXT: Final = {"postgresql": "text", "mysql": "longtext"}
+#: A view of texts, so that it can hold what no column of a good type can.
+_DEPOSITS: Final = {
+    "dt_finalized": "STAMP",
+    "ext_brand_id": "TEXT",
+    "user_ext_id": "TEXT",
+    "transaction_id": "varchar(2000)",
+    "transaction_date": "TEXT",
+    "deposit_amount": "TEXT",
+    "currency": "TEXT",
+    "provider_name": "TEXT",
+    "note": "TEXT",
+}
+_DEPOSIT: Final = (_LONG_AGO, "kaasino", "7", "", _LONG_AGO, "1.00", "EUR", None, None)
+_USERS: Final = {
+    "dt_update": "STAMP",
+    "ext_brand_id": "varchar(2000)",
+    "user_ext_id": "varchar(2000)",
+    **dict.fromkeys(
+        (
+            *("core_account_status", "core_registration_date", "core_user_language", "core_wallet_currency"),
+            *("user_birthdate", "user_email", "user_phone", "core_affiliate_id", "tags", "user_first_name"),
+        ),
+        "TEXT",
+    ),
+}
+_VIEWS: Final = {"deposits": _DEPOSITS, "user_profile": _USERS}
 
 
 class Writer:
@@ -93,6 +124,77 @@ class Writer:
         """Close the connection."""
         with contextlib.suppress(psycopg.Error):
             self.connection.close()
+
+
+@dataclass
+class CasinoOfTexts:
+    """An operator's views of texts and the store that reads them."""
+
+    operator: Any
+    store: Database
+    crm: psycopg.Connection[dict[str, Any]]
+
+    def create(self, name: str, **changes: str) -> None:
+        """Create a table and the view over it; `changes` are other types of its columns."""
+        stamp, text = _STAMP[self.operator.family], _TEXT[self.operator.family]
+        typed = {column: changes.get(column, ddl) for column, ddl in _VIEWS[name].items()}
+        ddl = ", ".join(
+            f"{column} {kind.replace('STAMP', stamp).replace('TEXT', text)}" for column, kind in typed.items()
+        )
+        self.operator.execute(f"create table {name}_rows ({ddl})", f"create view {name} as select * from {name}_rows")
+
+    def deposits(self, *rows: dict[str, Any]) -> None:
+        """Add deposits; what is left out makes a good one."""
+        good = dict(zip(_DEPOSITS, _DEPOSIT, strict=True))
+        self.operator.fill("deposits_rows", [tuple({**good, **row}.values()) for row in rows])
+
+    def users(self, *rows: dict[str, Any]) -> None:
+        """Add users; what is left out makes an active one."""
+        good = {
+            **dict.fromkeys(_USERS),
+            "dt_update": _LONG_AGO,
+            "ext_brand_id": "kaasino",
+            "core_account_status": "ACTIVE",
+        }
+        self.operator.fill("user_profile_rows", [tuple({**good, **row}.values()) for row in rows])
+
+    def settings(
+        self, *, url: str | None = None, source: dict[str, Any] | None = None, **streams: dict[str, Any]
+    ) -> config.Config:
+        """Return a configuration that reads these streams."""
+        casino = {"name": "casino", "url": url or self.operator.url, "streams": streams, **(source or {})}
+        document = {
+            "store": {"url": self.store.url},
+            "tenant": "kaasino",
+            "base_currency": "EUR",
+            "sources": [casino],
+            "web": None,
+        }
+        return config.parse(document, streams=list(STREAMS))
+
+    def run(self, **streams: Any) -> dict[str, ConnectorError]:
+        """Read to the heads and return what stopped."""
+        return application.build(self.settings(**streams), once=True).run_once(threading.Event())
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """Ask the store."""
+        return self.crm.execute(query.encode()).fetchall()
+
+    def keys(self) -> set[str]:
+        """Return the keys of all events."""
+        return {row["key"] for row in self.rows("select key from crm.events")}
+
+    def refused(self) -> dict[str, tuple[str, str]]:
+        """Return what the quarantine says of rows that are no events: key -> (reason, field)."""
+        rows = self.rows("select * from crm.quarantine where not kept")
+        return {row["row_key"]: (row["reason"], row["field"]) for row in rows}
+
+    def lost(self) -> set[tuple[str, str, str]]:
+        """Return what the quarantine says of fields alone: (key, reason, field)."""
+        return {
+            (row["row_key"], row["reason"], row["field"])
+            for row in self.rows("select * from crm.quarantine where kept")
+        }
 
 
 def frame_of(*events: dict[str, Any]) -> pl.DataFrame:
@@ -151,6 +253,13 @@ def look(store: Database) -> Iterator[Any]:
     """Give a function that asks the store and returns rows as mappings."""
     with psycopg.connect(store.url, autocommit=True, row_factory=dict_row) as connection:
         yield lambda query, *values: connection.execute(query.encode(), values).fetchall()
+
+
+@pytest.fixture
+def casino_of_texts(operator: Any, store: Database) -> Iterator[CasinoOfTexts]:
+    """Give an operator without views on every dialect, and an empty store."""
+    with psycopg.connect(store.url, autocommit=True, row_factory=dict_row) as connection:
+        yield CasinoOfTexts(operator, store, connection)
 
 
 @pytest.fixture

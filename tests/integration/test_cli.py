@@ -328,6 +328,7 @@ def test_status_has_the_promised_shape(site: Site, emulator: serve.Running) -> N
         "null_cursors": int,
         "future_rows": int,
         "quarantined": int,
+        "audit": type(None),
     }
     for stream in report["streams"].values():
         assert set(stream) == set(shape)
