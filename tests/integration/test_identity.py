@@ -166,13 +166,28 @@ def test_rows_may_change_what_they_are_not_known_by(settled: House) -> None:
     assert settled.stored("casino_bets") == keys((1, 41))
 
 
+@pytest.mark.usefixtures("watchful")
+def test_rows_that_are_stamped_anew_stop_nothing(settled: House) -> None:
+    """All deposits come again, later and with another amount: their keys still name the same rows."""
+    settled.operator.execute(
+        "update deposits_rows set dt_finalized = dt_finalized + interval '1' hour, deposit_amount = '12'"
+    )
+    with settled.running() as cycle:
+        shown = "select count(*) from crm.quarantine where reason = 'changed'"
+        settled.wait(lambda: (cycle.run_once(), settled.look(shown) == [(40,)])[1], what="the rows, read again")
+        for _ in range(3):
+            cycle.run_once()
+            assert cycle.failures == {}
+    assert settled.money()[0][:2] == ("7", 40000)
+
+
 def test_users_that_move_or_are_deleted_stop_nothing(house: House) -> None:
     """A user's row is found by its key wherever it stands; the newest one may go."""
     house.source["streams"] = {"user_profile": {}}
     for number in range(6):
         house.user(str(number), LONG_AGO + timedelta(minutes=number))
     house.settle()
-    for number in (1, 2, 5):
+    for number in range(1, 6):
         house.user(str(number), LONG_AGO + timedelta(hours=1, minutes=number))
     assert house.once() == {}
     house.operator.execute("delete from user_profile_rows where user_ext_id in ('5', '2', '1')")
