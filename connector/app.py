@@ -217,7 +217,7 @@ def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
 
 
 @contextmanager
-def desk(settings: config.Config, *, source: str | None, stream: str, work: str = "a backfill") -> Iterator[Desk]:
+def desk(settings: config.Config, *, source: str | None, stream: str, work: str = "backfill") -> Iterator[Desk]:
     """Give a one-shot command a source to read and a store to write, beside the daemon and under a lease of its own."""
     chosen = [item for item in settings.sources if source in {None, item.name}]
     if len(chosen) != 1:

@@ -116,12 +116,13 @@ def split(since: str, until: str, *, kind: str) -> list[tuple[str, str]]:
 
 
 def take_lease(
-    connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, work: str = "a backfill"
+    connection: psycopg.Connection[Any], tenant: str, source: str, stream: str, work: str = "backfill"
 ) -> leases.Lease:
     """Take the lease of this stream's backfill, or of other work on it; raises Halted while another one runs."""
-    lease = leases.acquire(connection, f"{tenant}/{work.rpartition(' ')[2]}:{source}:{stream}")
+    lease = leases.acquire(connection, f"{tenant}/{work}:{source}:{stream}")
     if lease is None:
-        raise Halted(f"{work} of {stream} is running already", hint="wait for it, or stop it first")
+        running = "an audit of" if work == "audit" else "a backfill of"
+        raise Halted(f"{running} {stream} is running already", hint="wait for it, or stop it first")
     return lease
 
 

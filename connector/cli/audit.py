@@ -35,7 +35,7 @@ def audit(
     settings = application.load_config(config)
     results: dict[str, dict[str, Any]] = {}
     for name in _sources(settings, source, stream):
-        with application.desk(settings, source=name, stream=stream or "all streams", work="an audit") as desk:
+        with application.desk(settings, source=name, stream=stream or "all streams", work="audit") as desk:
             for one in [stream] if stream else list(desk.source.streams):
                 result = _audited(desk, one, since=since, until=until, repair=repair)
                 results[one if one not in results else f"{name}.{one}"] = result

@@ -104,7 +104,7 @@ class Casino:
         self, stream: str = "deposits", *, repair: bool = True, since: str | None = None, until: str | None = None
     ) -> Audit:
         """Audit a stream."""
-        with application.desk(self.settings, source=None, stream=stream, work="an audit") as desk:
+        with application.desk(self.settings, source=None, stream=stream, work="audit") as desk:
             opened = audit.open_stream(desk, stream)
             assert opened is not None
             ranges = audit.bounded(opened, audit.promised(desk, opened), since, until)
