@@ -14,7 +14,7 @@ import psycopg
 
 from connector import clock, evidence, opening
 from connector.buckets import LEAF_ROWS, Bucket, Sums, Walk, merged, within
-from connector.errors import Misconfigured, Transient
+from connector.errors import Halted, Misconfigured, Superseded, Transient
 from connector.position import EARLIEST, LATEST, SECOND, Window, cursor_text, epoch_unit, mark_of, tick_of
 from connector.store import checkpoints
 from connector.store.audits import Outcome, Shelf
@@ -63,7 +63,8 @@ class Audit:
     def step(self) -> bool:
         """Compare the next bucket; False when none is left: then the result is recorded.
 
-        Raises Transient when the source or the store stays away; a bucket that takes too long is halved and goes on.
+        Raises Transient when source or store stay away, Superseded or Halted when they are no longer what they were; a
+        bucket that takes too long is halved and goes on.
         """
         bucket = self._walk.take()
         if bucket is None:
@@ -71,6 +72,8 @@ class Audit:
             return False
         try:
             self._compare(bucket)
+        except Superseded:
+            raise
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self._failed(bucket, classify(error))
         except Transient as error:
@@ -113,11 +116,21 @@ class Audit:
             self._walk.agreed(bucket, there.rows)
             self.outcome += Outcome(there.rows)
         elif self._walk.differed(bucket, max(there.rows, here.rows)):
+            self._recognise()
             limit = None if self.patience is None else clock.monotonic() + self.patience
             found = evidence.compare(replace(self._case, limit=limit), self._bounds(bucket))
             self.outcome += found
             if found.repaired:
                 self._tell(found.repaired)
+
+    def _recognise(self) -> None:
+        """Before a difference is believed: this is the server of old, and it has all that was sealed."""
+        sample, point = self.desk.reader.sample(), self.stream.checkpoint
+        if sample.server not in point.servers:
+            raise Halted(f"stream {self.stream.name}: the source has become another server ({sample.server})")
+        behind = point.sealed is not None and sample.progress is not None and sample.progress < point.sealed.mark
+        if behind and self.stream.binding.kind == "time":
+            raise Halted(f"stream {self.stream.name}: the source has fallen behind what was read of it")
 
     def _there(self, bucket: Bucket) -> Sums:
         low, high = self._text(bucket.low), self._text(bucket.high)

@@ -13,7 +13,7 @@ import psycopg
 import structlog
 
 from connector import audit, clock, poller
-from connector.errors import ConnectorError, LeaseLost, Transient
+from connector.errors import ConnectorError, Halted, LeaseLost, Transient
 from connector.position import SECOND
 from connector.sources.dialect import Settings
 from connector.sources.reader import Reader
@@ -123,7 +123,7 @@ class Auditor:
         before = run.outcome.missing
         try:
             more = run.step()
-        except Transient as error:
+        except (Transient, Halted) as error:
             if desk.connection.broken or desk.connection.closed:
                 raise
             self._run = None

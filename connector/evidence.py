@@ -158,6 +158,7 @@ def _commit(case: Case, found: Normalised) -> int:
         profiles=found.profiles,
         rejections=found.rejections,
         production=False,
+        after=case.shelf.unanswered,
     )
     committed = commit(case.desk.connection, batch, rates=case.desk.rates, lease=case.desk.lease)
     return found.profiles.height or committed.events

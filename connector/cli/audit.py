@@ -37,7 +37,7 @@ def audit(
     for name in _sources(settings, source, stream):
         with application.desk(settings, source=name, stream=stream or "all streams", purpose="audit") as desk:
             for one in [stream] if stream else list(desk.source.streams):
-                result = _audited(desk, one, since=since, until=until, repair=repair)
+                result = _audited(desk, one, since=since, until=until, repair=repair, alone=stream is not None)
                 results[one if one not in results else f"{name}.{one}"] = result
     ok = all(result["error"] is None and result["repaired"] >= result["missing"] for result in results.values())
     if as_json:
@@ -65,8 +65,10 @@ def _names(settings: config.Config) -> list[str]:
     return [item.name for item in settings.sources]
 
 
-def _audited(desk: Desk, name: str, *, since: str | None, until: str | None, repair: bool) -> dict[str, Any]:
-    """Audit one stream; what stops it (another server, a view that is gone) is its result."""
+def _audited(
+    desk: Desk, name: str, *, since: str | None, until: str | None, repair: bool, alone: bool
+) -> dict[str, Any]:
+    """Audit one stream; what stops it (another server, a lost view) is its result, unless it is asked for `alone`."""
     from connector import audit as work
     from connector.store.audits import Outcome
 
@@ -77,7 +79,7 @@ def _audited(desk: Desk, name: str, *, since: str | None, until: str | None, rep
         ranges = work.bounded(stream, work.promised(desk, stream), since, until)
         outcome = work.Audit(desk, stream, "command", ranges, repair).run()
     except (Halted, Misconfigured) as error:
-        if since or until or isinstance(error, Misconfigured):
+        if alone:
             raise
         return _result(Outcome(), None, None, error=str(error))
     low, high = (None, None) if not ranges else (ranges[0].low, ranges[-1].high - 1)

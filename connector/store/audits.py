@@ -10,6 +10,7 @@ import polars as pl
 from psycopg.rows import dict_row
 
 from connector.buckets import GREATEST, Bucket, Sums
+from connector.errors import Superseded
 from connector.store import lease as leases
 
 if TYPE_CHECKING:
@@ -172,6 +173,18 @@ class Shelf:
         """
         values = {"brands": who["brand_id"].to_list(), "ids": who["external_id"].to_list()}
         return _frame(self.connection.execute(query, {**self._where, **values}), PLAYERS)
+
+    def unanswered(self, connection: psycopg.Connection[Any]) -> None:
+        """Check, inside a transaction, that no person has answered for the stream since; raises Superseded."""
+        query = """
+            select revision from crm.checkpoints
+            where (tenant, source, stream) = (%(tenant)s, %(source)s, %(stream)s) for share
+        """
+        row = connection.execute(query, self._where).fetchone()
+        if row is None or row[0] != self.checkpoint.revision:
+            raise Superseded(
+                f"stream {self.checkpoint.stream} was answered for while it was audited", hint="audit it again"
+            )
 
     def filled(self) -> list[tuple[str, str]]:
         """Return the cursors, both included, between which backfills have loaded everything."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from connector import app as application, audit, backfill, buckets, config
-from connector.errors import Misconfigured, Transient
+from connector.errors import Halted, Misconfigured, Superseded, Transient
 from connector.position import SECOND, mark_of
 from connector.sources.reader import Reader
 from connector.store import audits
@@ -388,6 +388,139 @@ def test_users_are_compared_one_by_one(casino: Casino) -> None:
         == [{"status": "active", "is_stub": False}] * 3
     )
     assert found(casino.audit("user_profile")) == {"gone": 1}
+
+
+_SHAPES: Final = {
+    "a day": ({"dt_finalized": {"postgresql": "date", "mysql": "date"}}, {}),
+    "a second": ({"dt_finalized": {"postgresql": "timestamp(0)", "mysql": "datetime"}}, {}),
+    "milliseconds since 1970": ({"dt_finalized": {"postgresql": "bigint", "mysql": "bigint"}}, {}),
+    "amounts that are no exact numbers": ({"deposit_amount": {"postgresql": "float8", "mysql": "double"}}, {}),
+    "keys of several columns": ({}, {"key": ["ext_brand_id", "transaction_id", "user_ext_id"]}),
+    "padded keys": ({"transaction_id": {"postgresql": "char(12)", "mysql": "char(12)"}}, {}),
+    "number keys": ({"transaction_id": {"postgresql": "numeric(12,2)", "mysql": "decimal(12,2)"}}, {}),
+}
+
+
+@pytest.mark.parametrize("operator", ["postgresql", "mysql", "odbc"], indirect=True)
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_views_of_any_shape_are_compared(operator: OperatorDatabase, store: Database, shape: str) -> None:
+    """Coarse and whole-numbered cursors, odd amounts and keys: what is lost and what comes late is found, once."""
+    changes, stream = _SHAPES[shape]
+    casino = Casino(operator, store, {"user_profile": {}, "deposits": stream})
+    casino.create("user_profile")
+    casino.user("1")
+    columns = _TABLES["deposits"]
+    for name, types in changes.items():
+        kind = {"dt_finalized": "STAMP", "deposit_amount": "AMOUNT", "transaction_id": "varchar(40)"}[name]
+        columns = columns.replace(f"{name} {kind}", f"{name} {types[operator.family]}")
+    columns = columns.replace("STAMP", _STAMP[operator.family]).replace("AMOUNT", _MONEY[operator.family])
+    operator.execute(f"create table deposits_rows ({columns})", "create view deposits as select * from deposits_rows")
+
+    def stamp(n: int) -> object:
+        at = BEGAN + timedelta(hours=7 * (n // 3))
+        return int(at.timestamp() * 1000) + n if "since 1970" in shape else text(at)
+
+    key = "{:d}" if shape == "number keys" else "a|{:d}\\"
+    rows = [(stamp(n), "kaasino", "1", key.format(n), text(BEGAN), "0.1", "EUR") for n in range(60)]
+    operator.fill("deposits_rows", rows[:40] + rows[43:])
+    casino.read()
+    assert found(casino.audit()) == {}
+    kept = casino.keys()
+    casino.ask("delete from crm.event_rows where key = any(%s)", [kept[5], kept[30], kept[-1]])
+    operator.fill("deposits_rows", rows[40:43])
+    assert found(casino.audit()) == {"missing": 6, "repaired": 6}
+    assert len(casino.keys()) == 60
+    assert set(casino.keys()) > set(kept)
+    assert found(casino.audit()) == {}
+
+
+@ON_POSTGRESQL
+def test_rows_behind_the_seal_are_the_daemons(casino: Casino) -> None:
+    """Those that share its cursor are looked at once they are sealed."""
+    casino.deposit(*(f"d{n}" for n in range(5)), every=0.0)
+    casino.read()
+    casino.ask("update crm.checkpoints set sealed_key = '{d2}' where stream = 'deposits'")
+    casino.ask("delete from crm.event_rows where key in ('d1', 'd3')")
+    assert found(casino.audit(repair=False)) == {"missing": 1}
+
+
+@ON_POSTGRESQL
+def test_rows_that_are_no_event_yet_are_not_missing(casino: Casino) -> None:
+    """A deposit that is pending is neither in the store nor refused."""
+    casino.operator.execute(
+        "alter table deposits_rows add deposit_status text default 'COMPLETED'",
+        "drop view deposits",
+        "create view deposits as select * from deposits_rows",
+    )
+    casino.operator.execute(
+        "insert into deposits_rows select now() - interval '1 day', 'kaasino', '1', g::text, now(), 1, 'EUR',"
+        " case when g % 2 = 0 then 'PENDING' else 'PAID' end from generate_series(1, 10) g"
+    )
+    casino.read()
+    assert len(casino.keys()) == 5
+    assert found(casino.audit()) == {}
+
+
+@ON_POSTGRESQL
+def test_brands_may_use_the_same_keys(casino: Casino) -> None:
+    """Each brand's row is a row of its own."""
+    casino.deposit("d1", "d2")
+    casino.deposit("d1", "d2", brand="other", at=BEGAN + timedelta(hours=1))
+    casino.read()
+    assert len(casino.keys()) == 4
+    casino.ask(
+        "delete from crm.event_rows e using crm.event_streams s where s.stream_id = e.stream_id and brand_id = 'other'"
+    )
+    casino.operator.execute("delete from deposits_rows where ext_brand_id = 'kaasino' and transaction_id = 'd2'")
+    assert found(casino.audit()) == {"missing": 2, "repaired": 2, "gone": 1}
+    assert casino.keys() == ["d1", "d1", "d2", "d2"]
+
+
+@ON_POSTGRESQL
+def test_users_of_another_source_are_not_gone(casino: Casino) -> None:
+    """Players belong to the tenant: this source answers for its own brands."""
+    casino.deposit("d1")
+    casino.read()
+    casino.ask("insert into crm.checkpoints (tenant, source, stream) values ('kaasino', 'second', 'user_profile')")
+    casino.ask(
+        "insert into crm.players (tenant, brand_id, external_id, source_updated_at) values"
+        " ('kaasino', 'elsewhere', '5', '2026-01-05 12:00:00+00'), ('kaasino', 'kaasino', '6', '2026-01-05 12:00:00+00')"
+    )
+    assert found(casino.audit("user_profile")) == {"gone": 1}
+
+
+@ON_POSTGRESQL
+def test_a_repair_is_not_written_over_a_persons_answer(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another generation counts its rows itself: what was read for the old one is left."""
+    casino.deposit("d1", "d2")
+    casino.read()
+    casino.ask("delete from crm.event_rows where key = 'd1'")
+    real = audit.evidence.compare
+
+    def answered(*args: Any) -> Outcome:
+        casino.ask("update crm.checkpoints set revision = revision + 1")
+        return real(*args)
+
+    monkeypatch.setattr(audit.evidence, "compare", answered)
+    with pytest.raises(Superseded):
+        casino.audit()
+    assert casino.keys() == ["d2"]
+
+
+@ON_POSTGRESQL
+def test_differences_with_another_server_are_not_believed(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failover in between, or a replica that is behind: a person looks at it first."""
+    casino.deposit("d1", "d2")
+    casino.read()
+    casino.ask("delete from crm.event_rows where key = 'd1'")
+    real = Reader.sample
+    for change in ({"server": "postgresql:another"}, {"progress": 0}):
+        samples = iter([{}, change, change])
+        with monkeypatch.context() as patch:
+            patch.setattr(Reader, "sample", lambda self, samples=samples: replace(real(self), **next(samples)))
+            with pytest.raises(Halted):
+                casino.audit()
+    assert casino.keys() == ["d2"]
 
 
 @ON_POSTGRESQL

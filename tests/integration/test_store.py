@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from connector import clock
 from connector.errors import LeaseLost, Misconfigured, Transient
-from connector.position import Position
+from connector.position import EARLIEST, Position
 from connector.store import checkpoints, database, lease as leases
 from connector.store.commit import Batch
 
@@ -113,7 +113,7 @@ def test_a_page_is_committed_whole_or_not_at_all(writer: Writer, look: Look, fra
     (checkpoint,) = after["checkpoints"]
     assert (checkpoint["seen_cursor"], checkpoint["sealed_key"], checkpoint["rows"]) == (position.cursor, ["d1"], 2)
     assert checkpoints.load(writer.connection, "kaasino", "casino", "deposits") == replace(
-        writer.checkpoint, seen=position, sealed=position
+        writer.checkpoint, seen=position, sealed=position, started=EARLIEST
     )
 
 
