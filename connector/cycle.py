@@ -352,6 +352,8 @@ class Cycle:
         if stream.binding.kind == "time":
             ahead = sample.clock + int(desk.source.tolerance * SECOND)
             future = desk.reader.count(stream.view, after=cursor_text(ahead, like=poller.like(stream)))
+        if future and stream.binding.contract.reads_profiles:
+            poller.apply_future(desk, stream, sample)
         if future:
             poller.quarantine_future(desk, stream, sample)
         if stream.binding.kind == "time":

@@ -39,6 +39,8 @@ _DRIFT_LEAST: Final = 100
 #: A row this far ahead of the source's clock is a mistake; so many of them are shown.
 _FUTURE: Final = 86_400 * SECOND
 _FUTURE_ROWS: Final = 100
+#: An epoch integer of these days, in the coarsest unit, is not smaller.
+_EPOCH_SECONDS: Final = 10**9
 FAR_AHEAD: Final = "dated more than a day ahead"
 
 
@@ -145,7 +147,8 @@ def write(
     )
     committed = commit(desk.connection, batch, rates=desk.rates, lease=desk.lease)
     refused = normalised.rejections.height - int(normalised.rejections["kept"].sum())
-    _watch_drift(stream, page.frame.height, refused)
+    if fresh:  # what is read again says nothing new
+        _watch_drift(stream, page.frame.height, refused)
     return committed, newest
 
 
@@ -172,17 +175,28 @@ def rescan(desk: Desk, stream: Stream, after: tuple[str, ...] | None) -> tuple[s
 
 def quarantine_future(desk: Desk, stream: Stream, sample: Sample) -> None:
     """Show rows that are dated more than a day ahead: nobody waits for them. When mended they are read as any other."""
-    ahead = cursor_text(sample.clock + _FUTURE, like=like(stream))
+    ahead = cursor_text(sample.clock + _FUTURE + stream.horizon.tick, like=like(stream))
     page = desk.reader.read(stream.view, Window(None, None, since=ahead), limit=_FUTURE_ROWS)
     if page.last is not None:
         refused = values.refused(page.frame, stream.binding, reason=FAR_AHEAD, field=stream.view.cursor)
         commit(desk.connection, Batch(stream.checkpoint, rejections=refused), rates=desk.rates, lease=desk.lease)
 
 
+def apply_future(desk: Desk, stream: Stream, sample: Sample) -> None:
+    """Bring users up to date whose rows are dated ahead: an exclusion must not wait for its stamp. Moves no mark."""
+    since = cursor_text(sample.clock + int(desk.source.tolerance * SECOND), like=like(stream))
+    page = desk.reader.read(stream.view, Window(None, None, since=since), limit=stream.limit)
+    if page.last is not None:
+        write(desk, stream, Page(page.frame, None, full=False), None, fresh=False)
+
+
 def like(stream: Stream) -> str:
     """Return a cursor text in the source's own writing, to write instants like it."""
-    if stream.at is not None:
-        return stream.at.cursor
+    at = None if stream.at is None else stream.at.cursor
+    if at is not None and not (
+        at.lstrip("-").isdigit() and abs(int(at)) < _EPOCH_SECONDS
+    ):  # too small to tell its unit
+        return at
     type_name = stream.view.types[stream.view.cursor].lower()
     numeric = any(word in type_name for word in ("int", "numeric", "decimal"))
     return (

@@ -269,15 +269,15 @@ def emulator() -> Iterator[serve.Running]:
         yield running
 
 
-_BETS: Final = (
+_HOUSE_BETS: Final = (
     "id bigint primary key, ext_brand_id varchar(20), user_ext_id varchar(40), type varchar(20), bet_date STAMP, "
     "bet_amount decimal(20,2), win_amount decimal(20,2), currency varchar(5), game_id varchar(20), game_name varchar(40)"
 )
-_DEPOSITS: Final = (
+_HOUSE_DEPOSITS: Final = (
     "transaction_id varchar(40) primary key, ext_brand_id varchar(20), user_ext_id varchar(40), dt_finalized STAMP, "
     "transaction_date STAMP, deposit_amount varchar(40), currency varchar(5)"
 )
-_USERS: Final = (
+_HOUSE_USERS: Final = (
     "ext_brand_id varchar(20), user_ext_id varchar(40), dt_update STAMP, core_account_status varchar(20), "
     "core_registration_date STAMP, core_user_language varchar(5), core_wallet_currency varchar(5), "
     "primary key (ext_brand_id, user_ext_id)"
@@ -290,7 +290,11 @@ class House:
     def __init__(self, operator: Any, store: Database, path: Path, wait: Any) -> None:
         self.operator, self.store, self.path, self.wait = operator, store, path, wait
         stamp = {"postgresql": "timestamptz", "mysql": "datetime(6)"}[operator.family]
-        for name, columns in (("casino_bets", _BETS), ("deposits", _DEPOSITS), ("user_profile", _USERS)):
+        for name, columns in (
+            ("casino_bets", _HOUSE_BETS),
+            ("deposits", _HOUSE_DEPOSITS),
+            ("user_profile", _HOUSE_USERS),
+        ):
             operator.execute(f"create table {name}_rows ({columns.replace('STAMP', stamp)})")
             operator.execute(f"create view {name} as select * from {name}_rows")
         self.source: dict[str, Any] = {"name": "casino", "url": operator.url, "page_rows": 7, "lateness": "1s"}
