@@ -1,8 +1,8 @@
 """What was read above `sealed`, so that a sweep can tell what is new to it. Pure, bounded, lost with the process.
 
 Ids that are their own key are kept as their gaps: an id that was never seen is suspect until it is sealed. All other
-streams keep a 64-bit hash of each row's (cursor, key). Both may forget for room: a forgotten row is read again and the
-store knows it already.
+streams keep a 64-bit hash of each row's (cursor, key), or of all of it where rows change. Both may forget for room: a
+forgotten row is read again and the store knows it already.
 """
 
 from __future__ import annotations

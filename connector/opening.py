@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from connector import identity
 from connector.errors import Halted, Misconfigured
-from connector.held import ledger
+from connector.held import Held, Keys, ledger
 from connector.horizon import Horizon
 from connector.poller import Desk, Stream
 from connector.position import EARLIEST, LATEST, SECOND, Position, cursor_text, mark_of, tick_of
@@ -46,11 +46,18 @@ def open_stream(
         sealed=at,
         limit=desk.source.page_rows,
         lateness=max(desk.source.lateness, checkpoint.lateness or 0.0),
-        held=ledger(view.kind, view.cursor, view.key, type_name, at.mark if at else None),
+        held=_held(binding, view, at),
         horizon=Horizon(view.kind, tick_of(type_name) if view.kind == "time" else 0),
         rereading=at != checkpoint.seen,
         waits=waits,
     )
+
+
+def _held(binding: Binding, view: View, sealed: Position | None) -> Held:
+    """Users change: two updates can bear one stamp, so whole rows are compared. Transactions are told by their keys."""
+    if binding.contract.reads_profiles:
+        return Keys(view.columns)
+    return ledger(view.kind, view.cursor, view.key, view.types[view.cursor], sealed.mark if sealed else None)
 
 
 def bound(desk: Desk, contract: Contract, settings: config.Stream) -> tuple[Binding, View]:

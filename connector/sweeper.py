@@ -90,16 +90,14 @@ def ages(configured: float, window: float) -> list[float]:
 def _run(desk: Desk, stream: Stream, age: float, state: Pass, target: int | None) -> Swept:
     """Take one page of one look; a finished one rests."""
     assert stream.seen is not None
-    low = stream.sealed.mark if stream.sealed else None
-    if age != stream.lateness and state.reached is not None and (low is None or state.reached > low):
-        low = state.reached
+    low, final = stream.sealed.mark if stream.sealed else None, age == stream.lateness
+    looked = not final and state.reached is not None and (low is None or state.reached >= low)
+    low = state.reached if looked else low
     if state.target is None and target is not None:
-        open_ = (
-            0 if age == stream.lateness else max(0, stream.horizon.tick - 1)
-        )  # more can come into the tick of `seen`
-        state.target = min(target, stream.seen.mark + open_)
-    if state.target is None or (low is not None and state.target <= low):
-        _rest(stream, age, state, low)
+        more = 0 if final else max(0, stream.horizon.tick - 1)  # rows can still come into the tick of `seen`
+        state.target = min(target, stream.seen.mark + more)
+    if state.target is None or stream.sealed == stream.seen or (low is not None and state.target < low + looked):
+        _rest(stream, age, state, low)  # rows tied with `sealed` may stand behind it
         return Swept(age)
     if isinstance(stream.held, Gaps):
         look = _look_at_gaps(desk, stream, stream.held, state.at.mark if state.at else low, state.target)
@@ -145,11 +143,12 @@ def _look_at_keys(desk: Desk, stream: Stream, held: Keys, state: Pass, low: int 
         return _NOTHING
     first = position_at(page.frame, narrow, 0).mark
     absent = held.absent(page.frame, min(first, page.last.mark), max(first, page.last.mark))
-    if absent.height > _SINGLY:
+    if narrow != view and absent.height > _SINGLY:
         whole = desk.reader.read(view, window, limit=page.frame.height)
         return _Look(whole.frame.height, whole.frame, whole.last, done=whole.last is None)
-    missing = desk.reader.read_rows(view, absent.select(held.columns)) if absent.height else absent
-    return _Look(page.frame.height, missing, page.last, done=not page.full)
+    if narrow != view and absent.height:
+        absent = desk.reader.read_rows(view, absent)
+    return _Look(page.frame.height, absent, page.last, done=not page.full)
 
 
 def _text(stream: Stream, mark: int | None, *, start: bool = False) -> str | None:
