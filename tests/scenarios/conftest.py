@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 from connector import app as application, clock, config
 from connector.errors import Transient
 from connector.metrics import Metrics
-from connector.service import Pace, Service
+from connector.service import Pace, Runner, Service
 from connector.streams import STREAMS
 from tests.proxy import Proxy
 
@@ -248,14 +248,15 @@ def beside() -> Iterator[Callable[[Cycle], Pass]]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Cycle], None]]:
+def serve() -> Iterator[Callable[[Cycle], list[Runner]]]:
     """Give a starter of a source's loop as the daemon runs it, waits and all."""
     with contextlib.ExitStack() as stack:
 
-        def start(cycle: Cycle) -> None:
+        def start(cycle: Cycle) -> list[Runner]:
             service = Service([(cycle, Pace(0.0, 0.05))], Metrics())
             service.start()
             stack.callback(service.stop)
+            return service.runners
 
         yield start
 

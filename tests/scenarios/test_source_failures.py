@@ -14,7 +14,7 @@ DIALECTS: Final = ("postgresql", "mysql", "odbc")
 #: A page of deposits, in bytes on the wire, is more than this on every dialect.
 HALF_A_PAGE: Final = 20_000
 PAGE_ROWS: Final = 500
-CUTS: Final = 16
+CUTS: Final = 10
 HASTY: Final = Settings(statement_timeout=0.5, connect_timeout=0.5)
 
 
@@ -35,7 +35,7 @@ def test_a_connection_cut_at_any_byte_costs_its_page_alone(
         struck += bool(drive(cycle, passes=1))
     proxy.restore()
     assert drive(cycle) == []
-    assert struck >= CUTS // 4
+    assert struck >= CUTS // 3
     casino.assert_whole()
 
 
@@ -63,7 +63,7 @@ def test_a_source_that_goes_silent_in_mid_page_is_given_up(
     casino.assert_whole()
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", ["mysql", "odbc"])
 def test_a_page_too_large_for_a_slow_network_is_made_smaller(
     dialect: str, casino_of: Make, proxy_to: Make, reading: Make, drive: Make
 ) -> None:
