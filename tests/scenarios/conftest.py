@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from connector.store.database import Database
 
 OperatorDatabase = Any
-ROWS: Final = 4_000
+ROWS: Final = 1_500
 PLAYERS: Final = 40
 DEADLINE_SECONDS: Final = 30.0
 _SINCE: Final = datetime(2026, 1, 5, 12, tzinfo=UTC)

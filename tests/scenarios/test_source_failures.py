@@ -28,10 +28,10 @@ def test_a_connection_cut_at_any_byte_costs_its_page_alone(
     rng = random.Random(seed)
     casino = casino_of(dialect)
     proxy = proxy_to(casino.operator.url)
-    cycle = reading(casino.settings(url=proxy.through(casino.operator.url), page_rows=100))
+    cycle = reading(casino.settings(url=proxy.through(casino.operator.url), page_rows=50))
     struck = 0
     while struck < CUTS and casino.stored() < casino.rows:
-        proxy.cut_after(rng.choice((rng.randrange(4_000), rng.randrange(80_000))))
+        proxy.cut_after(rng.choice((rng.randrange(4_000), rng.randrange(30_000))))
         struck += bool(drive(cycle, passes=1))
     proxy.restore()
     assert drive(cycle) == []
@@ -88,7 +88,7 @@ def test_a_source_that_refuses_connections_is_tried_again(
     """Every pass fails as something that passes, and one line says what is refused."""
     casino = casino_of(dialect, rows=PAGE_ROWS)
     proxy = proxy_to(casino.operator.url)
-    cycle = reading(casino.settings(url=proxy.through(casino.operator.url), page_rows=100))
+    cycle = reading(casino.settings(url=proxy.through(casino.operator.url), page_rows=50))
     proxy.refuse()
     assert [len(drive(cycle, passes=1)) for _ in range(3)] == [1, 1, 1]
     proxy.cut_after(HALF_A_PAGE)

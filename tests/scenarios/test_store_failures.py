@@ -35,7 +35,7 @@ def test_a_store_connection_cut_at_any_byte_costs_its_page_alone(crossing: Make,
     casino, proxy, cycle = crossing()
     struck = 0
     while struck < CUTS and casino.stored() < casino.rows:
-        proxy.cut_after(rng.randrange(60_000 if up else 8_000), up=up)
+        proxy.cut_after(rng.randrange(40_000 if up else 6_000), up=up)
         struck += bool(drive(cycle, passes=1))
     proxy.restore()
     assert drive(cycle) == []

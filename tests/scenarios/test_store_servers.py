@@ -31,7 +31,7 @@ def test_a_store_that_restarts_under_a_load_gets_every_row(
     casino_of: Make, reading: Make, serve: Make, wait: Make, postgres: Any
 ) -> None:
     """Writing fails while it is away, and goes on from the last committed position."""
-    casino = casino_of("mysql")
+    casino = casino_of("mysql", rows=4_000)
     serve(reading(casino.settings(page_rows=100)))
     wait(lambda: casino.stored() >= 300, what="the load is read")
     postgres.restart()
