@@ -287,6 +287,8 @@ def _prepare(store: database.Database, *, settings: config.Config) -> None:
     database.migrate(store)
     _claim_tenant(store, settings)
     with store.connect() as connection:
+        leases.end_expired(connection)  # what a frozen process holds would keep this one from starting
+        connection.execute("set lock_timeout = '3s'")  # it may still be working: a start that waits looks again soon
         players.apply_rules(connection, settings.tenant, rules(settings))
 
 

@@ -29,6 +29,8 @@ WATCHDOG_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 8.0
 _BACKOFF: Final = (0.25, 30.0)
 _HALTED_SECONDS: Final = 60.0
+#: The same failure is told once in this time, however often it comes and goes.
+QUIET_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -77,6 +79,8 @@ class Runner:
     reported_at: float = field(default_factory=clock.monotonic)
     waiting: bool = False
     failures: int = 0
+    told: str = ""
+    told_at: float = float("-inf")
     thread: threading.Thread | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -110,10 +114,15 @@ class Runner:
             wait = max(error.after, wait)
         elif isinstance(error, Halted):
             wait = _HALTED_SECONDS
-        if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ... of a row of failures: no flood
-            said = str(error) if isinstance(error, ConnectorError) else _named(error)  # another's text may hold values
-            log.warning("loop.failed", loop=self.loop.name, failures=self.failures, error=said)
+        self._tell(str(error) if isinstance(error, ConnectorError) else _named(error))  # another's text may hold values
         return wait
+
+    def _tell(self, said: str) -> None:
+        """Log the 1st, 2nd, 4th, 8th ... of a row of failures, and no failure again at once: no flood."""
+        now = clock.monotonic()
+        if self.failures & (self.failures - 1) == 0 and (said != self.told or now - self.told_at >= QUIET_SECONDS):
+            self.told, self.told_at = said, now
+            log.warning("loop.failed", loop=self.loop.name, failures=self.failures, error=said)
 
 
 def _named(error: Exception) -> str:

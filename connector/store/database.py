@@ -89,7 +89,10 @@ class Database:
         """Open a connection. Raises Transient while the server is away, Misconfigured for a wrong login."""
         with self._lock:
             if self.prepare is not None:
-                self.prepare(Database(self.url))
+                try:
+                    self.prepare(Database(self.url))
+                except psycopg.OperationalError as error:
+                    raise classify(error) from error
                 self.prepare = None
         try:
             return _Session.connect(

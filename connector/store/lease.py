@@ -89,7 +89,23 @@ def assert_held(connection: psycopg.Connection[Any], lease: Lease) -> None:
 def release(connection: psycopg.Connection[Any], lease: Lease) -> None:
     """Give the lease back, so that a successor need not wait; does nothing when it is already another's."""
     connection.execute(
-        "update crm.leases set expires_at = '-infinity' where name = %s and epoch = %s", (lease.name, lease.epoch)
+        "update crm.leases set expires_at = '-infinity', pids = '{}' where name = %s and epoch = %s",
+        (lease.name, lease.epoch),
+    )
+
+
+def end_expired(connection: psycopg.Connection[Any]) -> None:
+    """End the backends of leases that nobody renews: a frozen process may hold locks that everybody needs.
+
+    One that only was slow repeats what it had in hand, unless it has a successor by then.
+    """
+    connection.execute(
+        """
+        select pg_terminate_backend(pid, 5000) from pg_stat_activity a
+        where application_name = 'connector' and datname = current_database() and pid <> pg_backend_pid()
+          and exists (select from crm.leases l where a.pid = any(l.pids) and l.expires_at < clock_timestamp())
+          and not exists (select from crm.leases l where a.pid = any(l.pids) and l.expires_at >= clock_timestamp())
+        """
     )
 
 

@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 from connector import app as application, clock, config
 from connector.errors import Transient
 from connector.metrics import Metrics
-from connector.service import Pace, Service
+from connector.service import Pace, Runner, Service
 from connector.streams import STREAMS
 from tests.proxy import Proxy
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from connector.store.database import Database
 
 OperatorDatabase = Any
-ROWS: Final = 4_000
+ROWS: Final = 1_500
 PLAYERS: Final = 40
 DEADLINE_SECONDS: Final = 30.0
 _SINCE: Final = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -248,14 +248,15 @@ def beside() -> Iterator[Callable[[Cycle], Pass]]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Cycle], None]]:
+def serve() -> Iterator[Callable[[Cycle], list[Runner]]]:
     """Give a starter of a source's loop as the daemon runs it, waits and all."""
     with contextlib.ExitStack() as stack:
 
-        def start(cycle: Cycle) -> None:
+        def start(cycle: Cycle) -> list[Runner]:
             service = Service([(cycle, Pace(0.0, 0.05))], Metrics())
             service.start()
             stack.callback(service.stop)
+            return service.runners
 
         yield start
 

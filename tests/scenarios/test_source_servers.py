@@ -49,7 +49,7 @@ def test_a_replica_that_restarts_under_a_load_is_read_to_its_end(
     dialect: str, casino_of: Make, reading: Make, serve: Make, wait: Make
 ) -> None:
     """Reading fails while the server is away, and goes on from the last committed position."""
-    casino = casino_of(dialect)
+    casino = casino_of(dialect, rows=4_000)
     cycle = reading(casino.settings(page_rows=100))
     serve(cycle)
     wait(lambda: casino.stored() >= 300, what="the load is read")

@@ -11,7 +11,7 @@ from connector.store import database
 
 Make = Any
 ROWS: Final = 300
-CUTS: Final = 16
+CUTS: Final = 10
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def test_a_store_connection_cut_at_any_byte_costs_its_page_alone(crossing: Make,
     casino, proxy, cycle = crossing()
     struck = 0
     while struck < CUTS and casino.stored() < casino.rows:
-        proxy.cut_after(rng.randrange(60_000 if up else 8_000), up=up)
+        proxy.cut_after(rng.randrange(40_000 if up else 6_000), up=up)
         struck += bool(drive(cycle, passes=1))
     proxy.restore()
     assert drive(cycle) == []
-    assert struck >= CUTS // 4
+    assert struck >= CUTS // 3
     casino.assert_whole()
 
 
@@ -72,7 +72,7 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(crossing: Make, drive: 
 
 
 @pytest.mark.parametrize(
-    "statement", [b"into crm.leases", b"update crm.leases", b"insert into crm.checkpoints", b"lag_seconds = 0"]
+    "statement", [b"into crm.leases", b"update crm.leases", b"insert into crm.checkpoints", b"update crm.checkpoints"]
 )
 def test_any_other_answer_may_be_lost_as_well(crossing: Make, drive: Make, statement: bytes) -> None:
     """A lease, or the first position of a stream, that was written without a word is found again."""

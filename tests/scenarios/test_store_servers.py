@@ -13,7 +13,7 @@ import pytest
 
 from connector import app as application
 from connector.errors import Transient
-from connector.store import database, embedded
+from connector.store import database, embedded, lease as leases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def test_a_store_that_restarts_under_a_load_gets_every_row(
     casino_of: Make, reading: Make, serve: Make, wait: Make, postgres: Any
 ) -> None:
     """Writing fails while it is away, and goes on from the last committed position."""
-    casino = casino_of("mysql")
+    casino = casino_of("mysql", rows=4_000)
     serve(reading(casino.settings(page_rows=100)))
     wait(lambda: casino.stored() >= 300, what="the load is read")
     postgres.restart()
@@ -116,6 +116,28 @@ def test_a_store_that_became_read_only_is_asked_anew(casino_of: Make, reading: M
     with psycopg.connect(casino.store.url, autocommit=True, options="-c default_transaction_read_only=off") as owner:
         owner.execute(f"alter database {name} reset default_transaction_read_only")
     assert drive(cycle) == []
+    casino.assert_whole()
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_start_is_not_held_up_by_a_frozen_predecessor(
+    casino_of: Make, reading: Make, drive: Make, *, expired: bool
+) -> None:
+    """Its open transaction holds what every writer needs: it is ended, or as long as it may live waited for briefly."""
+    casino = casino_of("postgresql", rows=ROWS)
+    reading(casino.settings())
+    frozen = casino.store.connect()
+    assert leases.acquire(frozen, "kaasino/source:casino", holder="frozen")
+    frozen.execute("begin")
+    database.ordered(frozen)
+    if not expired:
+        with pytest.raises(Transient, match="lock timeout"):
+            application.build(casino.settings())
+    casino.look("update crm.leases set expires_at = '-infinity'")
+    assert drive(reading(casino.settings())) == []
+    with pytest.raises(psycopg.OperationalError):
+        frozen.execute("commit")
+    frozen.close()
     casino.assert_whole()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from structlog.testing import capture_logs
 
 from connector import clock
 from connector.errors import Halted, LeaseLost, Misconfigured, Throttled, Transient, Unhealthy
@@ -114,6 +115,22 @@ def test_failures_in_a_row_wait_longer_and_longer() -> None:
     for failures, wait in enumerate(waits, start=1):
         full = min(30.0, 0.25 * 2**failures)
         assert full / 2 <= wait <= full
+
+
+def test_a_failure_that_comes_and_goes_is_told_once() -> None:
+    """A loop that fails every second pass does not flood the log; another failure is told at once."""
+    flapping: list[Worked | BaseException] = [Transient("cut"), Worked()] * 100
+    with capture_logs() as logs:
+        run(*flapping, Transient("full"), Worked(), ValueError("secret"))
+    assert [line["error"].partition(" at ")[0] for line in logs] == ["cut", "full", "ValueError"]
+
+
+def test_a_failure_that_lasts_is_told_ever_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if an age passes between two tries, a row of a thousand failures is ten lines."""
+    monkeypatch.setattr("connector.service.QUIET_SECONDS", 0.0)
+    with capture_logs() as logs:
+        run(*[Transient("cut")] * 1000)
+    assert [line["failures"] for line in logs] == [2**power for power in range(10)]
 
 
 @EXAMPLES
