@@ -74,7 +74,11 @@ def compare(case: Case, bounds: Bounds) -> Outcome:
 
 def _compare_events(case: Case, bounds: Bounds, page: pl.DataFrame, rows: pl.DataFrame) -> Outcome:
     stored = case.shelf.events(bounds.bucket)
-    suspects = rows.join(stored, on=[*_EVENT, "mark", "amount"], how="anti", nulls_equal=True)
+    same = [*_EVENT, "mark", "amount"]
+    suspects = rows.join(stored, on=same, how="anti", nulls_equal=True)
+    other = stored.join(rows, on=same, how="anti", nulls_equal=True)  # of a key that has another event by now, or gone
+    known = rows.join(stored, on=same, how="semi", nulls_equal=True).join(other, on=_EVENT, how="semi")
+    case.shelf.remark(known.unique(_EVENT), case.desk.lease)
     gone = _gone_events(case, stored.join(rows, on=_EVENT, how="anti"))
     return Outcome(gone=gone) + _examine(case, bounds, page[suspects["row"]])
 

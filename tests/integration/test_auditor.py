@@ -14,7 +14,6 @@ import structlog
 import yaml
 
 from connector import app as application, auditor, clock, config
-from connector.sources.reader import Reader
 from connector.store import lease as leases
 from connector.streams import STREAMS
 
@@ -215,34 +214,39 @@ def test_it_rests_nine_times_as_long_as_it_worked(casino: Casino, monkeypatch: p
     """By the clock of its own work: one step, then nothing until ten times its length has passed."""
     casino.deposit(*(f"d{n}" for n in range(10)))
     casino.read()
-    now, asked = [1000.0], [0]
-    real = Reader.sums
+    now, steps = [1000.0], [0]
+    real = auditor.audit.Audit.step
 
-    def slow(self: Reader, *args: Any, **options: Any) -> Any:
-        asked[0] += 1
+    def slow(self: Any) -> bool:
+        steps[0] += 1
         now[0] += 2.0
-        return real(self, *args, **options)
+        return real(self)
 
-    monkeypatch.setattr(Reader, "sums", slow)
+    monkeypatch.setattr(auditor.audit.Audit, "step", slow)
     monkeypatch.setattr(auditor.clock, "monotonic", lambda: now[0])
     loop = casino.auditor()
-    while asked[0] == 0:
+    while steps[0] == 0:
         now[0] += 10.0
         loop.run_once()
     for _ in range(17):
         now[0] += 1.0
         loop.run_once()
-    assert asked[0] == 1
+    assert steps[0] == 1
     now[0] += 1.1
-    while asked[0] == 1:
-        now[0] += 10.0
+    while steps[0] == 1:
         loop.run_once()
+        now[0] += 1.0
     loop.close()
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_second_login_that_is_refused_is_said_once(casino: Casino, look: Look, said: list[Any]) -> None:
-    """The tail goes on; nothing fails."""
+def test_a_second_login_that_is_refused_is_said_once(
+    casino: Casino, look: Look, said: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tail goes on, nothing fails, and it is not tried again at once."""
+    tried: list[str] = []
+    real = auditor.audit.open_stream
+    monkeypatch.setattr(auditor.audit, "open_stream", lambda desk, name: (tried.append(name), real(desk, name))[1])
     casino.deposit("d1")
     casino.read()
     with psycopg.connect(casino.operator.owner, autocommit=True) as owner:
@@ -254,6 +258,7 @@ def test_a_second_login_that_is_refused_is_said_once(casino: Casino, look: Look,
         finally:
             owner.execute("alter role reader connection limit -1")
     assert [line["event"] for line in said if line["log_level"] == "warning"] == ["audit.refused"]
+    assert sorted(tried) == ["deposits", "user_profile"]
     assert look("select * from crm.audits") == []
     loop.close()
 
