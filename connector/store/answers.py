@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from connector.errors import Superseded
+from connector.position import EARLIEST, Position
 
 if TYPE_CHECKING:
     import psycopg
 
-    from connector.position import Position
     from connector.store.checkpoints import Checkpoint
 
 
@@ -39,7 +39,11 @@ def reset(connection: psycopg.Connection[Any], checkpoint: Checkpoint, position:
     _answer(
         connection,
         checkpoint,
-        _MARKS + "samples = '[]', answer = null, state = 'running', error = null",
+        _MARKS
+        + """
+        started_mark = case when started_mark > %(start)s then %(start)s else started_mark end,
+        samples = '[]', answer = null, state = 'running', error = null
+        """,
         _place(position),
     )
 
@@ -61,8 +65,8 @@ def begin_generation(
             checkpoint,
             _MARKS
             + """
-            generation = generation + 1, history_until = %(history_until)s, cursor_column = %(column)s,
-            key_columns = %(columns)s,
+            generation = generation + 1, started_mark = %(start)s, history_until = %(history_until)s,
+            cursor_column = %(column)s, key_columns = %(columns)s,
             servers = case when %(server)s = any(servers) then servers else array_append(servers, %(server)s) end,
             samples = '[]', answer = null, state = 'running', error = null
             """,
@@ -88,8 +92,8 @@ _MARKS: LiteralString = """
 
 def _place(position: Position | None) -> dict[str, Any]:
     if position is None:
-        return {"cursor": None, "key": None, "mark": None}
-    return {"cursor": position.cursor, "key": list(position.key), "mark": position.mark}
+        return {"cursor": None, "key": None, "mark": None, "start": EARLIEST}
+    return {"cursor": position.cursor, "key": list(position.key), "mark": position.mark, "start": position.mark}
 
 
 def _answer(
