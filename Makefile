@@ -3,13 +3,15 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+MINUTES ?= 10
+EXAMPLES ?= 2000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check bench bench-sweep bench-memory lock servers
+.PHONY: help install demo test check bench bench-sweep bench-memory soak lock servers
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 install: .venv/installed ## Set up .venv with the locked dependencies and bin/connector
 
@@ -40,6 +42,10 @@ bench-sweep: install ## Measure what looking back costs the replica
 
 bench-memory: install ## Measure the daemon's memory at a first load of five million rows
 	$(BIN)/python -m bench.memory $(ARGS)
+
+soak: install servers ## Ten minutes of load and faults, then every key compared (MINUTES=10)
+	CONNECTOR_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/scenarios/committed -k committed_is_stored -q
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lock: ## Compile requirements.lock anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
