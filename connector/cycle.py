@@ -177,9 +177,12 @@ class Cycle:
             self._stand_up()
             return
         state = "stopped" if isinstance(error, Misconfigured) else "running"
-        for slot in self.slots:
-            if slot.error is None:
-                checkpoints.set_state(self._connection, self.tenant, self.source.name, slot.name, state, str(error))
+        try:
+            for slot in self.slots:
+                if slot.error is None:
+                    checkpoints.set_state(self._connection, self.tenant, self.source.name, slot.name, state, str(error))
+        except psycopg.Error:  # the store is away too
+            self._stand_up()
 
     def _stand_up(self) -> None:
         desk, self.desk = self.desk, None

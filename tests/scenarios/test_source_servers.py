@@ -148,3 +148,17 @@ def limited(operator: OperatorDatabase) -> Iterator[None]:
     with contextlib.closing(pymysql.connect(host=host, port=int(port), user="reader", password="reading-only")):
         yield
     operator.execute("grant usage on *.* to reader@'127.0.0.1' with max_user_connections 0")
+
+
+def test_a_server_that_holds_both_sides_may_restart(
+    casino_of: Make, reading: Make, drive: Make, postgres: Make
+) -> None:
+    """Source and store go away together: that is one failure more to wait out, not one that nobody foresaw."""
+    casino = casino_of("postgresql", rows=0)
+    cycle = reading(casino.settings())
+    drive(cycle)
+    casino.operator.close()
+    postgres.restart()
+    casino.deposit(300)
+    drive(cycle)
+    casino.assert_whole()
