@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import yaml
-from tests.proxy import Proxy
 
 from bench.latency import DEPOSIT, STORED, percentile
 from connector import clock
 from connector.demo.stage import THROWAWAY, Stage
 from connector.store import embedded
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
