@@ -15,7 +15,8 @@ from sqlglot import exp
 from connector.buckets import AmountColumn
 from connector.errors import Misconfigured, Transient
 from connector.position import Position, Window
-from connector.sources import reader as reading, sqlserver
+from connector.sources import sqlserver
+from connector.sources.dialect import Settings
 from connector.sources.reader import Reader, View
 from connector.sources.sqlserver import SQLServer
 
@@ -247,7 +248,7 @@ def test_the_statements_of_a_session_parse() -> None:
             return iter(())
 
     session: Any = Recorded(driver)
-    SQLServer().prepare(session, reading.Settings())
+    SQLServer().prepare(session, Settings())
     SQLServer().columns(session, "crm_export.odd]name")
     for statement, _ in driver.statements:
         (tree,) = sqlglot.parse(statement.replace(":query", "@query"), dialect="tsql")
