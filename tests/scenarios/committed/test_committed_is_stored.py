@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.scenarios.committed.tables import Precision
 
 #: Examples for PostgreSQL, both precisions together; the other servers get a share of it beside.
-EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "120"))
+EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "100"))
 STEPS: Final = 12
 #: Found out by tests/integration/test_sweep.py at once, and here in minutes: there is time for it in a soak.
 RARE: Final = {"ask_for_no_gaps"}
