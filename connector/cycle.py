@@ -302,7 +302,8 @@ class Cycle:
             stream.horizon.observe(progress=progress, snapshot=sample.snapshot)
         elif (head := desk.reader.head(stream.view)) is not None:
             later = desk.reader.sample()
-            stream.horizon.observe(head=head.mark, progress=self._progress(later), snapshot=later.snapshot)
+            seen_at = later.clock if later.progress is None else self._progress(later)  # rows tell too old a time
+            stream.horizon.observe(head=head.mark, progress=seen_at, snapshot=later.snapshot)
         lateness, longest = int(stream.lateness * SECOND), int(desk.source.lateness_max * SECOND)
         final = stream.horizon.final(progress=progress, lateness=lateness, longest=longest)
         if stream.horizon.held and not slot.held_said:

@@ -32,9 +32,9 @@ from tests.scenarios.committed.tables import (
     new_bet,
     new_deposit,
     new_user,
+    rewrite_user,
     schema,
     session,
-    written,
 )
 
 if TYPE_CHECKING:
@@ -225,9 +225,12 @@ class Casino:
             self._watcher.execute("select pg_wal_replay_resume()")
 
     def settle(self) -> None:
-        """Wait until a standby that follows has everything: what it shows is known then."""
+        """Wait until a standby that follows has everything: what it shows is known then.
+
+        Its goal is a record that is flushed whole; the end of what is flushed may lie within one of an open transaction.
+        """
         if self.standby is not None and self.frozen is None:
-            (reached,) = self.operator.rows("select pg_current_wal_flush_lsn()")[0]
+            (reached,) = self.operator.rows("select pg_logical_emit_message(true, 'settle', '')")[0]
             self._wait("select pg_last_wal_replay_lsn() >= %s::pg_lsn", reached)
 
     def cut(self) -> None:
@@ -250,8 +253,7 @@ class Casino:
             return
         name = f"name {next(self._numbers)}"
         if holders or user in self.committed["user_profile"]:
-            query = "update user_profile_rows set dt_update = %s, user_first_name = %s where user_ext_id = %s"
-            writer.connection.cursor().execute(query, (written(stamp), name, user))
+            rewrite_user(writer.connection, user, stamp, name)
         else:
             insert(writer.connection, "user_profile", [new_user(user, stamp, name)])
         writer.rows.append(Row("user_profile", user, self._mark(stamp), user, name=name))

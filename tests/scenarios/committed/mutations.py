@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import sqlalchemy as sa
+
 from connector import opening, poller, sweeper
 from connector.held import Gaps, Keys
 from connector.horizon import Horizon
@@ -87,7 +89,7 @@ def bare_greater(patch: pytest.MonkeyPatch) -> None:
         query = keyset(reader, view, window, limit)
         if window.after is None:
             return query
-        column = reader._table(view).c[view.cursor]
+        column: Any = sa.column(view.cursor)
         return query.where(column > reader._bind(view, view.cursor, window.after.cursor, "bare"))
 
     patch.setattr(Reader, "_keyset", bare)

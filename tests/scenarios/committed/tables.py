@@ -105,6 +105,14 @@ def insert(connection: Any, stream: str, rows: Sequence[tuple[object, ...]]) -> 
     connection.cursor().execute(f"insert into {stream}_rows values {marks}", [value for row in rows for value in row])
 
 
+def rewrite_user(connection: Any, user: str, stamp: int, name: str) -> None:
+    """Update a user; by the whole key, since MariaDB locks what it looks at."""
+    query = """
+        update user_profile_rows set dt_update = %s, user_first_name = %s where (ext_brand_id, user_ext_id) = (%s, %s)
+    """
+    connection.cursor().execute(query, (written(stamp), name, BRAND, user))
+
+
 def session(operator: Any) -> Any:
     """Open a session of the owner's that waits for no lock: to wait would be a mistake of the scenario."""
     if operator.family == "postgresql":

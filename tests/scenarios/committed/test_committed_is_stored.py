@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 #: Examples for PostgreSQL, both precisions together; the other servers get a share of it beside.
 EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "100"))
 STEPS: Final = 12
+#: Servers that only a soak has time for.
+OTHERS: Final = (
+    [("standby", "fine", 0.25), ("mysql", "fine", 0.25), ("mysql", "coarse", 0.25)]
+    if "CONNECTOR_EXAMPLES" in os.environ
+    else []
+)
 #: Found out by tests/integration/test_sweep.py at once, and here in minutes: there is time for it in a soak.
 RARE: Final = {"ask_for_no_gaps"}
 #: A mutation that so many examples do not show would pass unnoticed.
@@ -60,9 +66,7 @@ def run(daemon: Daemon, examples: int, **changes: Any) -> None:
     [
         ("postgresql", "fine", 0.6),
         ("postgresql", "coarse", 0.4),
-        ("standby", "fine", 0.25),
-        ("mysql", "fine", 0.25),
-        ("mysql", "coarse", 0.25),
+        *OTHERS,
     ],
 )
 def test_the_store_holds_what_was_committed(
