@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: A loop that has reported neither success nor failure for this long is stuck.
 WATCHDOG_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 8.0
+STOP_SECONDS: Final = 6.0
 _BACKOFF: Final = (0.25, 30.0)
 _HALTED_SECONDS: Final = 60.0
 #: The same failure is told once in this time, however often it comes and goes.
