@@ -18,21 +18,21 @@ from connector.event import NAMES
 from connector.metrics import Metrics
 from connector.money import Rates
 from connector.player import MarketingRules
-from connector.poller import Desk
+from connector.poller import Desk, open_desk
 from connector.relay import Relay, lanes_of
-from connector.service import Loop, Pace, Service, notify_systemd, supervise
-from connector.sources.dialect import Settings
-from connector.sources.reader import Reader
+from connector.service import Loop, Pace, Service, Worked, notify_systemd, supervise
 from connector.store import database, lease as leases, players, reports
 from connector.streams import STREAMS
 from connector.web.server import WebServer
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import psycopg
+
+    from connector.store.lease import Lease
 
 #: How long `run --once` keeps trying a server that is away.
 _PATIENCE_SECONDS: Final = 30.0
@@ -42,31 +42,22 @@ _CALM_SECONDS: Final = 0.05
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Result of the lease keeper."""
-
-    busy: bool = False
-    standby: bool = False
-
-
 @dataclass
 class LeaseKeeper:
     """Renews every lease this process holds, so that one who only reads or waits for an API does not lose it."""
 
     database: database.Database
-    holders: Sequence[Cycle | Relay | Auditor | _Held]
+    held: Callable[[], list[Lease]]
     name: str = "leases"
     _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
 
-    def run_once(self) -> Kept:
+    def run_once(self) -> Worked:
         """Renew. Idempotent; a lost lease is noticed by its owner's next commit."""
-        held = [lease for holder in self.holders if (lease := holder.lease) is not None]
-        if held:
+        if held := self.held():
             if self._connection is None or self._connection.closed:
                 self._connection = self.database.connect()
             leases.renew(self._connection, held)
-        return Kept()
+        return Worked()
 
     def close(self) -> None:
         """Close the connection."""
@@ -92,8 +83,13 @@ class App:
         ]
         relays: list[tuple[Loop, Pace]] = [(relay, Pace(0.0, 0.25)) for relay in self.relays]
         auditors: list[tuple[Loop, Pace]] = [(auditor, Pace(0.25, 1.0)) for auditor in self.auditors]
-        keeper: Loop = LeaseKeeper(self.database, [*self.cycles, *self.relays, *self.auditors])
+        keeper: Loop = LeaseKeeper(self.database, self._held)
         return [*cycles, *relays, *auditors, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
+
+    def _held(self) -> list[Lease]:
+        """Return the leases that this process holds now."""
+        holders: list[Cycle | Relay | Auditor] = [*self.cycles, *self.relays, *self.auditors]
+        return [lease for holder in holders if (lease := holder.seat.lease) is not None]
 
     def run(self, stopping: threading.Event) -> bool:
         """Run until `stopping` is set; returns whether every loop stopped in time."""
@@ -243,34 +239,23 @@ def desk(settings: config.Config, *, source: str | None, stream: str, purpose: s
     if len(chosen) != 1:
         known = ", ".join(item.name for item in settings.sources)
         raise Misconfigured(f"which source? {source or 'none named'}", hint=f"--source, one of: {known}")
-    reader = Reader(
-        chosen[0].url.get_secret_value(),
-        source=chosen[0].name,
-        settings=Settings(statement_timeout=chosen[0].statement_timeout),
-    )
     app = build(settings.model_copy(update={"destinations": []}))
     try:
         with app.database.connect() as connection:
             lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream, purpose=purpose)
             keeper = Service(
-                [(LeaseKeeper(app.database, [_Held(lease)]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics
+                [(LeaseKeeper(app.database, lambda: [lease]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics
             )
+            work = open_desk(settings.tenant, chosen[0], connection, lease, app.cycles[0].rates, rules(settings))
             keeper.start()
             try:
-                yield Desk(settings.tenant, chosen[0], reader, connection, lease, app.cycles[0].rates, rules(settings))
+                yield work
             finally:
                 keeper.stop()
+                work.reader.close()
                 leases.release(connection, lease)
     finally:
-        reader.close()
         app.close()
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A lease to keep."""
-
-    lease: leases.Lease
 
 
 def _relays(settings: config.Config, store: database.Database, metrics: Metrics) -> list[Relay]:

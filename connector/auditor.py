@@ -15,9 +15,9 @@ import structlog
 from connector import audit, clock, poller
 from connector.errors import ConnectorError, Halted, LeaseLost, Transient
 from connector.position import SECOND
-from connector.sources.dialect import Settings
-from connector.sources.reader import Reader
-from connector.store import audits, lease as leases
+from connector.seat import Seat
+from connector.service import Worked
+from connector.store import audits
 from connector.store.database import classify
 
 if TYPE_CHECKING:
@@ -43,14 +43,6 @@ _STATEMENT_SECONDS: Final = 10.0
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Looked:
-    """Result of a pass."""
-
-    busy: bool = False
-    standby: bool = False
-
-
 @dataclass
 class Auditor:
     """One source's light audit, a loop of its own. See service.Loop."""
@@ -62,47 +54,41 @@ class Auditor:
     rules: MarketingRules
     metrics: Metrics
     desk: poller.Desk | None = field(default=None, init=False)
-    _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
+    seat: Seat = field(init=False)
     _run: audit.Audit | None = field(default=None, init=False)
     _rest_until: float = field(default=float("-inf"), init=False)
     _left_alone: dict[str, float] = field(default_factory=dict, init=False)
     _said: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self.seat = Seat(f"{self.tenant}/{self.name}", self.database)
 
     @property
     def name(self) -> str:
         """Return the loop's name, which is its lease's too."""
         return f"audit:{self.source.name}"
 
-    @property
-    def lease(self) -> leases.Lease | None:
-        """Return the lease while this process holds it."""
-        return self.desk.lease if self.desk else None
-
-    def run_once(self) -> Looked:
+    def run_once(self) -> Worked:
         """Compare one bucket, if an audit is due, the source is quiet and the rest is over."""
         if clock.monotonic() < self._rest_until:
-            return Looked(busy=self._run is not None)
+            return Worked(busy=self._run is not None)
         began = clock.monotonic()
         try:
             desk = self._sit_down()
-            return Looked(standby=True) if desk is None else Looked(busy=self._work(desk))
+            return Worked(standby=True) if desk is None else Worked(busy=self._work(desk))
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self._stand_up()
             raise classify(error) from error
         except LeaseLost:
             self.close()
-            return Looked(standby=True)
+            return Worked(standby=True)
         finally:
             now = clock.monotonic()
             self._rest_until = max(self._rest_until, now + (now - began) * (1 / DUTY - 1))
 
     def close(self) -> None:
         """Give the lease back and close both connections; idempotent."""
-        if self.desk is not None and self._connection is not None and not self._connection.closed:
-            try:
-                leases.release(self._connection, self.desk.lease)
-            except Exception as error:  # noqa: BLE001 - the lease expires by itself
-                log.debug("lease.release_failed", error=type(error).__name__)
+        self.seat.leave()
         self._stand_up()
 
     def _work(self, desk: poller.Desk) -> bool:
@@ -111,7 +97,7 @@ class Auditor:
         if self._run is None:
             self._run = self._begin(desk, streams)
         elif quiet(streams, self._run.stream.name):
-            self._step(desk, self._run)
+            self._step(self._run)
         else:
             self._rest(LOOK_SECONDS)
         if self._run is None:
@@ -119,12 +105,12 @@ class Auditor:
             self._rest(LOOK_SECONDS)
         return self._run is not None
 
-    def _step(self, desk: poller.Desk, run: audit.Audit) -> None:
+    def _step(self, run: audit.Audit) -> None:
         before = run.outcome.missing
         try:
             more = run.step()
         except (Transient, Halted) as error:
-            if desk.connection.broken or desk.connection.closed:
+            if self.seat.broken:
                 raise
             self._run = None
             run.give_up(str(error))
@@ -160,7 +146,7 @@ class Auditor:
             since = desk.reader.sample().clock - span * SECOND
             ranges = audit.promised(desk, stream, low=audit.mark_ago(desk, stream, since))
         except ConnectorError as error:
-            if desk.connection.broken or desk.connection.closed:
+            if self.seat.broken:
                 raise
             self._left_alone[name] = clock.monotonic() + REFUSED_SECONDS
             self._say("audit.refused", name, str(error))
@@ -177,26 +163,18 @@ class Auditor:
         self._rest_until = clock.monotonic() + seconds
 
     def _sit_down(self) -> poller.Desk | None:
-        """Open the store's connection under the lease; None while another process holds it."""
-        if self.desk is not None:
-            return self.desk
-        connection = self._connection = self.database.connect()
-        lease = leases.acquire(connection, f"{self.tenant}/{self.name}")
-        if lease is None:
-            self._stand_up()
-            return None
-        limits = Settings(statement_timeout=min(_STATEMENT_SECONDS, self.source.statement_timeout))
-        reader = Reader(self.source.url.get_secret_value(), source=self.source.name, settings=limits)
-        self.desk = poller.Desk(self.tenant, self.source, reader, connection, lease, self.rates, self.rules)
+        """Open both connections under the lease; None while another process holds it."""
+        if self.desk is None and (taken := self.seat.take()) is not None:
+            self.desk = poller.open_desk(
+                self.tenant, self.source, *taken, self.rates, self.rules, longest_seconds=_STATEMENT_SECONDS
+            )
         return self.desk
 
     def _stand_up(self) -> None:
         desk, self.desk, self._run = self.desk, None, None
         if desk is not None:
             desk.reader.close()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self.seat.stand_up()
 
 
 def quiet(streams: dict[str, dict[str, Any]], name: str) -> bool:

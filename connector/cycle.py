@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import structlog
@@ -17,9 +17,9 @@ import structlog
 from connector import clock, identity, opening, poller, sweeper
 from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient, Waiting
 from connector.position import SECOND, cursor_text
-from connector.sources.dialect import Settings
-from connector.sources.reader import Reader
-from connector.store import checkpoints, lease as leases, quarantine
+from connector.seat import Seat
+from connector.service import Worked
+from connector.store import checkpoints, quarantine
 from connector.store.database import classify
 from connector.streams import STREAMS
 
@@ -49,13 +49,11 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a pass did. `busy`: there is more to do at once; `standby`: another process holds the lease."""
+class Result(Worked):
+    """What a pass read, and how many of its rows had come late."""
 
     rows: int = 0
     late: int = 0
-    busy: bool = False
-    standby: bool = False
 
 
 @dataclass
@@ -96,21 +94,17 @@ class Cycle:
     once: bool = False
     slots: list[Slot] = field(init=False)
     desk: poller.Desk | None = field(default=None, init=False)
-    _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
+    seat: Seat = field(init=False)
     _newest: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.slots = [Slot(name, self.source.streams[name]) for name in STREAMS if name in self.source.streams]
+        self.seat = Seat(f"{self.tenant}/{self.name}", self.database)
 
     @property
     def name(self) -> str:
         """Return the loop's name, which is its lease's too."""
         return f"source:{self.source.name}"
-
-    @property
-    def lease(self) -> leases.Lease | None:
-        """Return the source's lease while this process holds it."""
-        return self.desk.lease if self.desk else None
 
     def run_once(self) -> Result:
         """Do one pass over all streams. Raises Transient when the store or the source is away: call again later."""
@@ -132,11 +126,7 @@ class Cycle:
 
     def close(self) -> None:
         """Give the lease back and close both connections; idempotent."""
-        if self.desk is not None and self._connection is not None and not self._connection.closed:
-            try:
-                leases.release(self._connection, self.desk.lease)
-            except Exception as error:  # noqa: BLE001 - the lease expires by itself
-                log.debug("lease.release_failed", error=type(error).__name__)
+        self.seat.leave()
         self._stand_up()
 
     @property
@@ -151,20 +141,12 @@ class Cycle:
 
     def sit_down(self) -> poller.Desk | None:
         """Open both connections under the source's lease; None while another process holds it."""
-        if self.desk is not None:
-            return self.desk
-        connection = self._connection = self.database.connect()
-        lease = leases.acquire(connection, f"{self.tenant}/{self.name}")
-        if lease is None:
-            self._stand_up()
-            return None
-        limits = Settings(statement_timeout=self.source.statement_timeout)
-        reader = Reader(self.source.url.get_secret_value(), source=self.source.name, settings=limits)
-        self.desk = poller.Desk(self.tenant, self.source, reader, connection, lease, self.rates, self.rules)
-        for slot in self.slots:
-            slot.stream = None
-            if not isinstance(slot.error, Paused):
-                slot.look_again = 0.0
+        if self.desk is None and (taken := self.seat.take()) is not None:
+            self.desk = poller.open_desk(self.tenant, self.source, *taken, self.rates, self.rules)
+            for slot in self.slots:
+                slot.stream = None
+                if not isinstance(slot.error, Paused):
+                    slot.look_again = 0.0
         return self.desk
 
     def _tell(self, error: ConnectorError) -> None:
@@ -173,14 +155,15 @@ class Cycle:
         The reader connects again by itself. Where the store's connection broke nobody knows what was committed: the
         streams start again from their checkpoints.
         """
-        if self._connection is None or self._connection.broken or self._connection.closed:
+        if self.seat.connection is None or self.seat.broken:
             self._stand_up()
             return
         state = "stopped" if isinstance(error, Misconfigured) else "running"
+        place = self.tenant, self.source.name
         try:
             for slot in self.slots:
                 if slot.error is None:
-                    checkpoints.set_state(self._connection, self.tenant, self.source.name, slot.name, state, str(error))
+                    checkpoints.set_state(self.seat.connection, *place, slot.name, state, str(error))
         except psycopg.Error:  # the store is away too
             self._stand_up()
 
@@ -188,9 +171,7 @@ class Cycle:
         desk, self.desk = self.desk, None
         if desk is not None:
             desk.reader.close()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self.seat.stand_up()
         for slot in self.slots:
             slot.stream = None
 
@@ -207,11 +188,11 @@ class Cycle:
             try:
                 done = self._guarded(desk, slot, sample, progress, deadline)
             except Transient as error:
-                if desk.connection.broken or desk.connection.closed:
+                if self.seat.broken:
                     raise
                 failed = error  # a page that is too slow must not keep the other streams from being read
                 continue
-            total = Result(total.rows + done.rows, total.late + done.late, total.busy or done.busy)
+            total = Result(total.rows + done.rows, total.late + done.late, busy=total.busy or done.busy)
         if failed is not None:
             raise failed
         return total
@@ -292,7 +273,7 @@ class Cycle:
         self._count_unread(desk, slot, stream, sample)
         rescanning = self._rescan(desk, slot, stream)
         slot.reached = slot.reached or (self._at_goal(slot, stream, more=more) and not rescanning)
-        return Result(rows, late, more or sweeping or rescanning)
+        return Result(rows, late, busy=more or sweeping or rescanning)
 
     def _horizon(
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int

@@ -5,6 +5,7 @@ Owns a stream's positions while it runs. A tick either commits its page with the
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from connector.errors import Halted, Paused
 from connector.held import Gaps, Held, Pass
 from connector.position import SECOND, Position, Window, cursor_text, mark_of
+from connector.sources.dialect import Settings
 from connector.sources.reader import Page, Reader, View
 from connector.store.checkpoints import Advance, Checkpoint
 from connector.store.commit import Batch, Committed, commit
@@ -55,6 +57,25 @@ class Desk:
     lease: Lease
     rates: Rates
     rules: MarketingRules
+
+
+def open_desk(
+    tenant: str,
+    source: config.Source,
+    connection: psycopg.Connection[Any],
+    lease: Lease,
+    rates: Rates,
+    rules: MarketingRules,
+    *,
+    longest_seconds: float = math.inf,
+) -> Desk:
+    """Add a session of the source to a store connection; it connects when it is asked for something.
+
+    No statement of it takes longer than `longest_seconds`, or than the configuration allows.
+    """
+    limits = Settings(statement_timeout=min(longest_seconds, source.statement_timeout))
+    reader = Reader(source.url.get_secret_value(), source=source.name, settings=limits)
+    return Desk(tenant, source, reader, connection, lease, rates, rules)
 
 
 @dataclass

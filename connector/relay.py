@@ -16,7 +16,9 @@ import structlog
 from connector import clock
 from connector.destinations.contract import Destination, Item, Previous, Profile, Refusal, StoredEvent
 from connector.errors import ConnectorError, Halted, LeaseLost, Transient
-from connector.store import feeds, lease as leases
+from connector.seat import Seat
+from connector.service import Worked
+from connector.store import feeds
 from connector.store.database import classify
 from connector.store.feeds import EXCLUSIONS, Lane, Place, Settled
 
@@ -39,12 +41,10 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a pass did; `busy`: there is more to do at once."""
+class Result(Worked):
+    """What a pass sent."""
 
     items: int = 0
-    busy: bool = False
-    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,14 @@ class Relay:
     database: Database
     metrics: Metrics
     error: ConnectorError | None = field(default=None, init=False)
-    lease: leases.Lease | None = field(default=None, init=False)
-    _connection: psycopg.Connection[Any] | None = field(default=None, init=False)
+    seat: Seat = field(init=False)
     _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
     _distrusted: int = field(default=0, init=False)
     _tidy_at: float = field(default=0.0, init=False)
     _history: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.seat = Seat(self.lane.lease_name, self.database)
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class Relay:
                 return Result(standby=True)
             result = self._step(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            self._close()
+            self.seat.stand_up()
             raise classify(error) from error
         except LeaseLost:
             self.close()
@@ -97,46 +99,34 @@ class Relay:
             raise
         except Transient as error:
             self._report("waiting", error)
-            self._close()
+            self.seat.stand_up()
             raise
         self.error = None
         return result
 
     def close(self) -> None:
         """Give the lease back and close the connection; idempotent."""
-        if self.lease is not None and self._connection is not None and not self._connection.closed:
-            try:
-                leases.release(self._connection, self.lease)
-            except Exception as error:  # noqa: BLE001 - the lease expires by itself
-                log.debug("lease.release_failed", error=type(error).__name__)
-        self._close()
+        self.seat.leave()
 
     def _open(self) -> psycopg.Connection[Any] | None:
-        if self._connection is not None:
-            return self._connection
-        connection = self.database.connect()
-        self.lease = leases.acquire(connection, self.lane.lease_name)
-        if self.lease is None:
-            connection.close()
+        if self.seat.connection is not None:
+            return self.seat.connection
+        taken = self.seat.take()
+        if taken is None:
             return None
-        self._connection = connection
+        connection, _ = taken
         self._place = feeds.open_lane(connection, self.lane)
         # what was in flight before may have arrived: up to here no hash says what the API holds
         self._distrusted = feeds.horizon(connection).change_seq
         self.destination.ping()  # nothing leaves before the credentials have told their region
         return connection
 
-    def _close(self) -> None:
-        connection, self._connection, self.lease = self._connection, None, None
-        if connection is not None:
-            connection.close()
-
     def _report(self, state: str, error: ConnectorError) -> None:
         self.error = error
-        if self._connection is None or self._connection.closed:
+        if self.seat.connection is None or self.seat.connection.closed:
             return
         try:
-            feeds.set_state(self._connection, self.lane, state, str(error))
+            feeds.set_state(self.seat.connection, self.lane, state, str(error))
         except Exception as failure:  # noqa: BLE001 - the loop reports the first error, not this one
             log.debug("feed.state_not_written", error=type(failure).__name__)
 
@@ -151,10 +141,10 @@ class Relay:
             return Result(profiles.items + waited, busy=True)
         sent = self._send_events(connection, until)
         if sent.busy or not (due or self._history):  # history goes when nothing else wants to
-            return Result(profiles.items + waited + sent.items, sent.busy)
+            return Result(profiles.items + waited + sent.items, busy=sent.busy)
         old = self._send_parked(connection, history=True)
         self._history = old == STEP
-        return Result(profiles.items + waited + sent.items + old, self._history)
+        return Result(profiles.items + waited + sent.items + old, busy=self._history)
 
     def _send_changes(self, connection: psycopg.Connection[Any]) -> Result:
         rows = feeds.changes(connection, self.lane, after=self._place.change_seq, limit=STEP)
@@ -250,8 +240,8 @@ class Relay:
         self.metrics.refused.labels(self.lane.destination).inc(len(letters))
 
     def _settle(self, connection: psycopg.Connection[Any], place: Place, settled: Settled) -> None:
-        assert self.lease is not None
-        feeds.settle(connection, self.lane, place, settled, self.lease)
+        assert self.seat.lease is not None
+        feeds.settle(connection, self.lane, place, settled, self.seat.lease)
         self._place = place
 
     def _tidy(self, connection: psycopg.Connection[Any]) -> bool:

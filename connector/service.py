@@ -35,16 +35,12 @@ QUIET_SECONDS: Final = 60.0
 log = structlog.get_logger()
 
 
-class Worked(Protocol):
-    """What a pass returns: `busy` asks to be called again soon, `standby` means another process does the work."""
+@dataclass(frozen=True, kw_only=True)
+class Worked:
+    """What a pass did. `busy`: there is more to do at once; `standby`: another process holds the lease of this work."""
 
-    @property
-    def busy(self) -> bool:
-        """Whether there is more to do at once."""
-
-    @property
-    def standby(self) -> bool:
-        """Whether another process holds the lease of this work."""
+    busy: bool = False
+    standby: bool = False
 
 
 class Loop(Protocol):

@@ -54,6 +54,7 @@ class MySQL:
         return sa.create_engine(
             url.set(drivername="mysql+pymysql"),
             poolclass=sa.pool.NullPool,
+            pool_reset_on_return=None,  # closed, never given back: nothing to roll back where the server is gone
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": int(settings.connect_timeout),

@@ -62,6 +62,7 @@ class PostgreSQLOverODBC(PostgreSQL):
         return sa.create_engine(
             url.set(drivername="postgresql+pyodbc"),
             poolclass=sa.pool.NullPool,
+            pool_reset_on_return=None,  # closed, never given back: nothing to roll back where the server is gone
             isolation_level="AUTOCOMMIT",
             connect_args={"timeout": int(settings.connect_timeout)},
         )

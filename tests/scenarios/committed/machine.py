@@ -214,9 +214,10 @@ class CommittedIsStored(RuleBasedStateMachine):
     def come_to_rest(self) -> None:
         """Poll while all deadlines pass, until there is nothing to read and everything is sealed."""
         last = {name: max(row.place for row in rows.values()) for name, rows in self.casino.committed.items() if rows}
+        sealed = False
         for _ in range(MOST_PASSES):
             self.casino.pass_time(self.casino.lateness + 10 * SECOND)
-            if self.casino.standby is not None or not self.daemon.told:
+            if not sealed and (self.casino.standby is not None or not self.daemon.told):
                 self.casino.pulse(self.streams[0])
             result: Result | None = self.daemon.poll()
             self.look()

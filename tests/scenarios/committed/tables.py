@@ -106,9 +106,10 @@ def insert(connection: Any, stream: str, rows: Sequence[tuple[object, ...]]) -> 
 
 
 def rewrite_user(connection: Any, user: str, stamp: int, name: str) -> None:
-    """Update a user; by the whole key, since MariaDB locks what it looks at."""
+    """Update a user; by the whole key, column by column: MariaDB locks what it looks at, and looks at all of a tuple's."""
     query = """
-        update user_profile_rows set dt_update = %s, user_first_name = %s where (ext_brand_id, user_ext_id) = (%s, %s)
+        update user_profile_rows set dt_update = %s, user_first_name = %s
+        where ext_brand_id = %s and user_ext_id = %s
     """
     connection.cursor().execute(query, (written(stamp), name, BRAND, user))
 
@@ -126,7 +127,9 @@ def session(operator: Any) -> Any:
         user=user,
         password=password,
         database=name,
-        init_command="set time_zone = '+00:00', innodb_lock_wait_timeout = 2",
+        init_command=(
+            "set time_zone = '+00:00', innodb_lock_wait_timeout = 2, tx_isolation = 'READ-COMMITTED'"
+        ),
     )
 
 
