@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from connector.cycle import Result
     from tests.scenarios.committed.daemon import Daemon, Places
 
-#: Passes after which a connector that is left alone has come to rest.
-MOST_PASSES: Final = 40
+#: Passes after which a connector that is left alone has come to rest, in pages of two rows at worst.
+MOST_PASSES: Final = 200
 #: What breaks a commit, and so waits for one.
 IN_A_COMMIT: Final = ("refuse", "lose", "commit and lose")
 BEFORE_ALL: Final = (EARLIEST, ())
