@@ -127,9 +127,7 @@ def session(operator: Any) -> Any:
         user=user,
         password=password,
         database=name,
-        init_command=(
-            "set time_zone = '+00:00', innodb_lock_wait_timeout = 2, tx_isolation = 'READ-COMMITTED'"
-        ),
+        init_command="set time_zone = '+00:00', innodb_lock_wait_timeout = 2, tx_isolation = 'READ-COMMITTED'",
     )
 
 
