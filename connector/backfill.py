@@ -200,9 +200,7 @@ def _write(desk: Desk, stream: Stream, part: Range, page: Page, send_to: Subscri
 
     batch = Batch(
         stream.checkpoint,
-        events=normalised.events,
-        profiles=normalised.profiles,
-        rejections=normalised.rejections,
+        normalised,
         production=False,
         after=advance,
     )

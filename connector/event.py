@@ -49,7 +49,7 @@ REJECTIONS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 }
 
 #: What a total counts when an event carries this effect.
-EFFECTS: Final = ("deposited", "withdrawn", "wagered", "won")
+EFFECTS: Final = ("deposited", "withdrawn", "wagered", "won", "session")
 
 #: Ids of names in the store's narrow rows: append only, never renumber.
 NAMES: Final = (
@@ -70,7 +70,11 @@ NAMES: Final = (
     "bet_placed",
     "bet_settled",
     "custom_bet_rolled_back",
+    "login",
 )
+
+#: Events whose money and bets belong to the sportsbook; all others are the casino's.
+SPORT: Final = ("sport_bet_placed", "sport_bet_settled", "sport_bet_voided", "sport_cashout")
 
 _KEY_PART: Final = re.compile(r"((?:[^\\|]|\\.)*)\|", re.DOTALL)
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', **{chr(code): f"\\u{code:04x}" for code in range(32)}}

@@ -17,11 +17,12 @@ from connector.buckets import GREATEST, LEAF_ROWS
 from connector.errors import Transient
 from connector.event import key_parts
 from connector.money import plain
+from connector.normalised import Normalised
 from connector.position import Window
 from connector.store.audits import Outcome
 from connector.store.commit import Batch, commit
 from connector.streams import values
-from connector.streams.contract import Context, Normalised
+from connector.streams.contract import Context
 
 if TYPE_CHECKING:
     from connector.buckets import Bucket
@@ -158,9 +159,7 @@ def _commit(case: Case, found: Normalised) -> int:
     """Write what was missing through the same transaction as any page; a profile that is newer by now stays."""
     batch = Batch(
         case.stream.checkpoint,
-        events=found.events,
-        profiles=found.profiles,
-        rejections=found.rejections,
+        found,
         production=False,
         after=case.shelf.unanswered,
     )

@@ -123,7 +123,7 @@ def look(
     doubtful: bool = False,
 ) -> Look:
     """Look up the landmarks, the newest ones first, and judge by them."""
-    head, sealed, moves = head_of(desk, view, sample), checkpoint.sealed, binding.contract.reads_profiles
+    head, sealed, moves = head_of(desk, view, sample), checkpoint.sealed, binding.contract.rewritten
     short = sealed is not None and (head is None or head.mark < sealed.mark)
     if not known or sealed is None:
         return Look("behind" if short else "same", head, ())
@@ -150,7 +150,7 @@ def _states(desk: Desk, binding: Binding, view: View, marks: Sequence[Landmark],
     """Say of each landmark whether it is there. By key alone only where rows move or a doubt is worth a scan."""
     if not marks:
         return ()
-    narrow, moves = _narrow(binding, view), binding.contract.reads_profiles
+    narrow, moves = _narrow(binding, view), binding.contract.rewritten
     names = view.key if by_key else tuple(dict.fromkeys((view.cursor, *view.key)))
     wanted = [{view.cursor: mark.cursor, **dict(zip(view.key, mark.key, strict=True))} for mark in marks]
     frame = pl.DataFrame(wanted, schema=dict.fromkeys((view.cursor, *view.key), pl.String)).select(names)

@@ -55,7 +55,7 @@ def open_stream(
 
 def _held(binding: Binding, view: View, sealed: Position | None) -> Held:
     """Users change: two updates can bear one stamp, so whole rows are compared. Transactions are told by their keys."""
-    if binding.contract.reads_profiles:
+    if binding.contract.rewritten:
         return Keys(view.columns)
     return ledger(view.kind, view.cursor, view.key, view.types[view.cursor], sealed.mark if sealed else None)
 

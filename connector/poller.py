@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from connector.errors import Halted, Paused
 from connector.held import Gaps, Held, Pass
+from connector.normalised import Normalised
 from connector.position import SECOND, Position, Window, cursor_text, mark_of
 from connector.sources.dialect import Settings
 from connector.sources.reader import Page, Reader, View
 from connector.store.checkpoints import Advance, Checkpoint
 from connector.store.commit import Batch, Committed, commit
 from connector.streams import values
-from connector.streams.contract import Binding, Context, Normalised
+from connector.streams.contract import Binding, Context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,9 +160,7 @@ def write(
         advance = replace(advance, lag_seconds=max(0.0, (clock - newest) / SECOND))
     batch = Batch(
         stream.checkpoint,
-        events=normalised.events,
-        profiles=normalised.profiles,
-        rejections=normalised.rejections,
+        normalised,
         advance=advance,
         fresh=fresh,
         rows=page.frame.height if fresh else 0,
@@ -200,7 +199,8 @@ def quarantine_future(desk: Desk, stream: Stream, sample: Sample) -> None:
     page = desk.reader.read(stream.view, Window(None, None, since=ahead), limit=_FUTURE_ROWS)
     if page.last is not None:
         refused = values.refused(page.frame, stream.binding, reason=FAR_AHEAD, field=stream.view.cursor)
-        commit(desk.connection, Batch(stream.checkpoint, rejections=refused), rates=desk.rates, lease=desk.lease)
+        batch = Batch(stream.checkpoint, Normalised(rejections=refused))
+        commit(desk.connection, batch, rates=desk.rates, lease=desk.lease)
 
 
 def apply_future(desk: Desk, stream: Stream, sample: Sample) -> None:

@@ -98,9 +98,7 @@ def _retry(desk: Desk, stream: Stream, entries: list[Entry], done: Retried) -> N
 
     batch = Batch(
         stream.checkpoint,
-        events=normalised.events,
-        profiles=normalised.profiles,
-        rejections=normalised.rejections,
+        normalised,
         production=False,
         after=leave,
     )

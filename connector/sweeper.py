@@ -167,7 +167,7 @@ def _commit(desk: Desk, stream: Stream, age: float, look: _Look) -> Swept:
     committed = poller.write_late(desk, stream, look.missing, Advance(sealed=sealed))
     if sealed is not None:
         poller.seal(stream, sealed)
-    late = look.missing.height if stream.binding.contract.reads_profiles else committed.events
+    late = look.missing.height if stream.binding.contract.rewritten else committed.events
     widened = _widen(desk, stream, age) if late else None
     if late:
         checkpoints.note_late(desk.connection, stream.checkpoint, rows=late, lateness=widened)

@@ -14,7 +14,7 @@ import psycopg
 
 from connector import player
 from connector.errors import Halted, Transient
-from connector.event import EVENTS, REJECTIONS, empty
+from connector.normalised import Normalised
 from connector.store import checkpoints, lease as leases, ledger, pending, players, quarantine, totals
 from connector.store.database import classify, first_line, ordered
 
@@ -31,16 +31,14 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True)
 class Batch:
-    """What one page brings: canonical frames of one stream, and what the commit does to positions.
+    """What one page of one stream brought, and what the commit does to positions.
 
     `fresh`: no row at these positions was ever read before. `production`: read by the daemon's own tail or sweep, whose
     later snapshot wins for profiles. `after`: written in the same transaction (a backfill's range).
     """
 
     checkpoint: Checkpoint
-    events: pl.DataFrame = field(default_factory=lambda: empty(EVENTS))
-    profiles: pl.DataFrame = field(default_factory=lambda: empty(player.PROFILES))
-    rejections: pl.DataFrame = field(default_factory=lambda: empty(REJECTIONS))
+    brought: Normalised = field(default_factory=Normalised)
     advance: Advance | None = None
     fresh: bool = False
     production: bool = True
@@ -82,17 +80,17 @@ def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, leas
     ordered(connection)
     if batch.advance is None:
         checkpoints.assert_current(connection, checkpoint)
-    events, changed_players = batch.events, 0
-    if batch.profiles.height:
-        upserted = players.upsert(connection, checkpoint.tenant, batch.profiles, production=batch.production)
+    events, changed_players = batch.brought.events, 0
+    if batch.brought.profiles.height:
+        upserted = players.upsert(connection, checkpoint.tenant, batch.brought.profiles, production=batch.production)
         changed_players = upserted.changed
         pending.settle(connection, upserted.paid, rates)
         events = pl.concat([events, _profile_events(batch, upserted)])
     inserted, changed = _write_events(connection, batch, events, rates)
-    quarantine.insert(connection, checkpoint, batch.rejections)
+    quarantine.insert(connection, checkpoint, batch.brought.rejections)
     if batch.advance is not None:
         checkpoints.advance(
-            connection, checkpoint, batch.advance, rows=inserted + (batch.rows if batch.profiles.height else 0)
+            connection, checkpoint, batch.advance, rows=inserted + (batch.rows if batch.brought.profiles.height else 0)
         )
     if batch.after is not None:
         batch.after(connection)
@@ -108,14 +106,13 @@ def _write_events(
     resolved = players.resolve(connection, batch.checkpoint.tenant, events)
     point = batch.checkpoint
     stream = ledger.StreamKey(point.tenant, point.source, point.stream, point.generation)
-    written = ledger.insert(connection, stream, resolved, rates, fresh=batch.fresh and not batch.profiles.height)
+    fresh = batch.fresh and not batch.brought.profiles.height
+    written = ledger.insert(connection, stream, resolved, rates, fresh=fresh)
     totals.add(connection, written.rows)
     return written.rows.height, written.changed
 
 
 def _profile_events(batch: Batch, upserted: players.Upserted) -> pl.DataFrame:
     """Events that the changed profiles mean; a registration before the first start is no sign-up."""
-    since = (batch.checkpoint.history_until or 0) // 1000
-    return player.changes(
-        upserted.before, batch.profiles, live_since=pl.lit(since).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    )
+    since = pl.lit((batch.checkpoint.history_until or 0) // 1000).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    return player.changes(upserted.before, batch.brought.profiles, live_since=since)

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from connector.money import Rates
 
 _SELECT: Final = """
-    select e.seq, e.player_id, p.default_currency_code, e.effect, e.amount::text, e.stake::text, e.occurred_at
+    select e.seq, e.player_id, n.name, p.default_currency_code, e.effect, e.amount::text, e.stake::text, e.occurred_at
     from crm.fx_pending w join crm.event_rows e using (seq, player_id) join crm.players p using (player_id)
+    join crm.event_names n using (name_id)
     where w.player_id = any(%s) and e.currency is null and p.default_currency_code is not null
     order by e.seq
 """
 _SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "seq": pl.Int64,
     "player_id": pl.Int64,
+    "name": pl.String,
     "currency": pl.String,
     "effect": pl.Int16,
     "native": pl.String,
@@ -55,7 +57,7 @@ def settle(connection: psycopg.Connection[Any], player_ids: Sequence[int], rates
     settled = priced(frame, rates)
     columns = ("seq", "currency", "amount_base", "stake_base", "fx_rate_locked")
     connection.execute(_UPDATE, tuple(settled[name].to_list() for name in columns))
-    totals.add(connection, settled, counted=True)
+    totals.add(connection, settled)
     done = settled.filter(pl.col("amount_base").is_not_null() | pl.col("play"))["seq"].to_list()
     connection.execute("delete from crm.fx_pending where seq = any(%s)", (done,))
     return settled.height

@@ -6,55 +6,87 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from connector.event import EFFECTS
+from connector.event import EFFECTS, SPORT
 from connector.money import plain
 from connector.store.copying import copy_frame
 
 if TYPE_CHECKING:
     import psycopg
 
-_STAGE: Final = """
-    create temporary table if not exists stage_totals (
-        player_id bigint, currency text, deposited numeric, deposit_count bigint, withdrawn numeric,
-        withdrawal_count bigint, wagered numeric, bet_count bigint, won numeric, deposited_base bigint,
-        withdrawn_base bigint, wagered_base bigint, won_base bigint, bets bigint,
-        first_at timestamptz, last_at timestamptz, last_bet_at timestamptz, last_deposit_at timestamptz
-    ) on commit delete rows
-"""
-_ADD_MONEY: Final = """
-    insert into crm.player_money as m
-        (player_id, currency, deposited, deposit_count, withdrawn, withdrawal_count, wagered, bet_count, won)
-    select player_id, currency, deposited, deposit_count, withdrawn, withdrawal_count, wagered, bet_count, won
+#: What a page adds to one (player, currency), in the order of the staging table.
+_ADDED: Final = {
+    "player_id": "bigint",
+    "currency": "text",
+    **dict.fromkeys(("deposited", "withdrawn", "wagered", "won"), "numeric"),
+    **dict.fromkeys(("deposit_count", "withdrawal_count", "bet_count"), "bigint"),
+    **dict.fromkeys(("deposited_base", "withdrawn_base", "wagered_base", "won_base"), "bigint"),
+    **dict.fromkeys(
+        ("sport_wagered", "sport_won", "deposits", "withdrawals", "bets", "sport_bets", "sessions"), "bigint"
+    ),
+    **dict.fromkeys(("first_at", "last_at", "casino_at", "sport_at", "deposit_at"), "timestamptz"),
+}
+_MONEY: Final = ("deposited", "deposit_count", "withdrawn", "withdrawal_count", "wagered", "bet_count", "won")
+#: players column -> what is added to it, in base subunits or numbers of events; play money has none of either.
+_SUMMED: Final = {
+    "total_deposited": "deposited_base",
+    "total_withdrawn": "withdrawn_base",
+    "total_wagered": "wagered_base",
+    "total_won": "won_base",
+    "sport_wagered": "sport_wagered",
+    "sport_won": "sport_won",
+    "deposit_count": "deposits",
+    "withdrawal_count": "withdrawals",
+    "bet_count": "bets",
+    "sport_bet_count": "sport_bets",
+    "session_count": "sessions",
+}
+_COUNTED: Final = ("deposits", "withdrawals", "bets", "sport_bets", "sessions")
+#: players column -> the latest of these, business time.
+_LATEST: Final = {
+    "last_seen_at": "last_at",
+    "last_bet_at": "greatest(casino_at, sport_at)",
+    "last_casino_bet_at": "casino_at",
+    "last_sport_bet_at": "sport_at",
+    "last_deposit_at": "deposit_at",
+}
+_STAGE: Final = (
+    "create temporary table if not exists stage_totals ("
+    + ", ".join(f"{name} {kind}" for name, kind in _ADDED.items())
+    + ") on commit delete rows"
+)
+_ADD_MONEY: Final = f"""
+    insert into crm.player_money as m (player_id, currency, {", ".join(_MONEY)})
+    select player_id, currency, {", ".join(_MONEY)}
     from pg_temp.stage_totals where currency is not null order by player_id, currency
-    on conflict (player_id, currency) do update set
-        deposited = m.deposited + excluded.deposited, deposit_count = m.deposit_count + excluded.deposit_count,
-        withdrawn = m.withdrawn + excluded.withdrawn, withdrawal_count = m.withdrawal_count + excluded.withdrawal_count,
-        wagered = m.wagered + excluded.wagered, bet_count = m.bet_count + excluded.bet_count, won = m.won + excluded.won
+    on conflict (player_id, currency)
+    do update set {", ".join(f"{name} = m.{name} + excluded.{name}" for name in _MONEY)}
 """
-_ADD_BASE: Final = """
+_ADD_BASE: Final = f"""
     update crm.players p set
-        total_deposited = total_deposited + t.deposited, total_withdrawn = total_withdrawn + t.withdrawn,
-        total_wagered = total_wagered + t.wagered, total_won = total_won + t.won, bet_count = p.bet_count + t.bets,
-        first_seen_at = least(first_seen_at, t.first_at), last_seen_at = greatest(last_seen_at, t.last_at),
-        last_bet_at = greatest(p.last_bet_at, t.last_bet_at),
-        last_deposit_at = greatest(p.last_deposit_at, t.last_deposit_at)
+        {", ".join(f"{name} = p.{name} + t.{name}" for name in _SUMMED)},
+        first_seen_at = least(p.first_seen_at, t.first_at),
+        {", ".join(f"{name} = greatest(p.{name}, t.{name})" for name in _LATEST)}
     from (
-        select player_id, sum(deposited_base) deposited, sum(withdrawn_base) withdrawn, sum(wagered_base) wagered,
-               sum(won_base) won, sum(bets) bets, min(first_at) first_at, max(last_at) last_at,
-               max(last_bet_at) last_bet_at, max(last_deposit_at) last_deposit_at
+        select player_id, {", ".join(f"sum({added}) {name}" for name, added in _SUMMED.items())},
+               min(first_at) first_at, {", ".join(f"max({added}) {name}" for name, added in _LATEST.items())}
         from pg_temp.stage_totals group by player_id
     ) t where p.player_id = t.player_id
 """
 
 
-def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, counted: bool = False) -> None:
-    """Add ledger rows (see `sums`) to their players; `counted`: only their money was missing, the bets are counted."""
+def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, base_only: bool = False) -> None:
+    """Add ledger rows (see `sums`) to their players; `base_only`: all but their base amounts was added before."""
     if rows.is_empty():
         return
     added = sums(rows)
     connection.execute(_STAGE)
-    copy_frame(connection, "pg_temp.stage_totals", added.with_columns(bets=pl.lit(0)) if counted else added)
-    connection.execute(_ADD_MONEY)
+    copy_frame(
+        connection,
+        "pg_temp.stage_totals",
+        added.with_columns(pl.lit(0).alias(name) for name in _COUNTED) if base_only else added,
+    )
+    if not base_only:
+        connection.execute(_ADD_MONEY)
     connection.execute(_ADD_BASE)
     connection.execute("delete from pg_temp.stage_totals")
 
@@ -62,33 +94,45 @@ def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, counted: boo
 def sums(rows: pl.DataFrame) -> pl.DataFrame:
     """Return what ledger rows add to each (player, currency), columns in the order of the staging table. Pure.
 
-    Rows have player_id, currency, play, effect (signed code), native, native_stake, amount_base, stake_base and
+    Rows have player_id, name, currency, play, effect (signed code), native, native_stake, amount_base, stake_base and
     occurred_at. A bet counts once: where it is placed, or where its only row settles it (stake); a rollback takes it
-    back.
+    back. What has no currency yet is in no total but the times, what has no rate yet in no base total: see pending.
     """
+    real = pl.col("currency").is_not_null() & ~pl.col("play")
     sign = pl.col("effect").sign().cast(pl.Int64)
     native = pl.when(pl.col("effect") < 0).then(-pl.col("native")).otherwise(pl.col("native"))
-    base = pl.col("amount_base") * sign
-    deposited, withdrawn, wagered, won = (pl.col("effect").abs() == code for code in range(1, len(EFFECTS) + 1))
-    staked = pl.col("native_stake").is_not_null()
-    bets = sign.filter(wagered | staked).sum()
     stake = pl.when(pl.col("effect") < 0).then(-pl.col("native_stake")).otherwise(pl.col("native_stake"))
+    base, base_stake = pl.col("amount_base") * sign, pl.col("stake_base") * sign
+    deposited, withdrawn, wagered, won, session = (
+        pl.col("effect").abs() == code for code in range(1, len(EFFECTS) + 1)
+    )
+    bet, sport = wagered | pl.col("native_stake").is_not_null(), pl.col("name").is_in(SPORT)
+    seen, placed = pl.col("occurred_at"), bet & (pl.col("effect") > 0)
     grouped = rows.group_by("player_id", "currency").agg(
         deposited=native.filter(deposited).sum(),
-        deposit_count=sign.filter(deposited).sum(),
         withdrawn=native.filter(withdrawn).sum(),
-        withdrawal_count=sign.filter(withdrawn).sum(),
         wagered=native.filter(wagered).sum() + stake.sum(),
-        bet_count=bets,
         won=native.filter(won).sum(),
+        deposit_count=sign.filter(deposited).sum(),
+        withdrawal_count=sign.filter(withdrawn).sum(),
+        bet_count=sign.filter(bet).sum(),
         deposited_base=base.filter(deposited).sum(),
         withdrawn_base=base.filter(withdrawn).sum(),
-        wagered_base=base.filter(wagered).sum() + (pl.col("stake_base") * sign).sum(),
+        wagered_base=base.filter(wagered).sum() + base_stake.sum(),
         won_base=base.filter(won).sum(),
-        bets=pl.when(pl.col("play").any()).then(0).otherwise(bets),
-        first_at=pl.col("occurred_at").min(),
-        last_at=pl.col("occurred_at").max(),
-        last_bet_at=pl.col("occurred_at").filter((wagered | staked) & (pl.col("effect") > 0)).max(),
-        last_deposit_at=pl.col("occurred_at").filter(pl.col("effect") == 1).max(),
+        sport_wagered=base.filter(wagered & sport).sum() + base_stake.filter(sport).sum(),
+        sport_won=base.filter(won & sport).sum(),
+        deposits=sign.filter(deposited & real).sum(),
+        withdrawals=sign.filter(withdrawn & real).sum(),
+        bets=sign.filter(bet & real).sum(),
+        sport_bets=sign.filter(bet & real & sport).sum(),
+        sessions=sign.filter(session).sum(),
+        first_at=seen.min(),
+        last_at=seen.max(),
+        casino_at=seen.filter(placed & ~sport).max(),
+        sport_at=seen.filter(placed & sport).max(),
+        deposit_at=seen.filter(pl.col("effect") == 1).max(),
     )
-    return grouped.with_columns(*(plain(pl.col(name)) for name in ("deposited", "withdrawn", "wagered", "won")))
+    return grouped.with_columns(*(plain(pl.col(name)) for name in ("deposited", "withdrawn", "wagered", "won"))).select(
+        list(_ADDED)
+    )

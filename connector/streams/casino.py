@@ -7,12 +7,15 @@ win row is never counted; only `win_per_bet` takes both from the same row.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract
+
+if TYPE_CHECKING:
+    from connector.normalised import Normalised
 
 _TYPES: Final = {
     "BET": "bet",

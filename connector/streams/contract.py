@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from connector.config import Stream
+    from connector.normalised import Normalised
     from connector.position import Kind
 
 ValueKind = Literal["text", "id", "time", "amount", "currency", "flag", "enum", "list", "phone"]
@@ -46,15 +47,6 @@ class Amount:
 
     column: str
     types: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Normalised:
-    """What one page became: event and profile frames (either may be empty) and the rows that could not."""
-
-    events: pl.DataFrame
-    profiles: pl.DataFrame
-    rejections: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,18 @@ class Contract:
     mode_columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
     #: Mode ("" where there are none) -> where its events' amounts stand, so that their sums can be compared.
     amounts: Mapping[str, tuple[Amount, ...]] = field(default_factory=dict)
-    reads_profiles: bool = False
+    #: What its rows are: final events, players, or facts about either (labels, rates, totals) that may be written anew.
+    brings: Literal["events", "profiles", "facts"] = "events"
+
+    @property
+    def reads_profiles(self) -> bool:
+        """Return whether its rows are players: their status must never wait, and cost no row."""
+        return self.brings == "profiles"
+
+    @property
+    def rewritten(self) -> bool:
+        """Return whether a row may change under its key, and moves along the cursor then."""
+        return self.brings != "events"
 
     def columns_for(self, mode: str | None) -> tuple[Column, ...]:
         """Return the columns of a mode: its own definitions replace the general ones of the same name."""

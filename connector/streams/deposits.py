@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract
+
+if TYPE_CHECKING:
+    from connector.normalised import Normalised
 
 _FINAL: Final = ("COMPLETED", "COMPLETE", "CONFIRMED", "APPROVED", "SUCCESS", "SUCCESSFUL", "PAID", "SETTLED", "FINAL")
 #: Not deposits (yet): left out. Any other word is refused, since it may mean money.

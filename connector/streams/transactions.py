@@ -8,12 +8,13 @@ import polars as pl
 
 from connector import money
 from connector.event import EVENTS, properties
-from connector.player import PROFILES
+from connector.normalised import Normalised
 from connector.streams import values
-from connector.streams.contract import Binding, Context, Normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from connector.streams.contract import Binding, Context
 
 #: Balances that several views repeat beside each transaction.
 BALANCES = ("bonus_balance", "real_balance", "total_balance")
@@ -57,7 +58,7 @@ def normalised(
         properties(list(shown)).alias("properties")
     )
     events = pl.concat([built, encoded], how="horizontal").select(*EVENTS)
-    return Normalised(events, pl.DataFrame(schema=PROFILES), rejections)
+    return Normalised(events=events, rejections=rejections)
 
 
 def texts(names: Sequence[str]) -> dict[str, pl.Expr]:

@@ -8,10 +8,11 @@ import phonenumbers
 import polars as pl
 from polars import selectors
 
-from connector.event import EVENTS, INSTANT, properties
+from connector.event import INSTANT, properties
+from connector.normalised import Normalised
 from connector.player import PROFILES, marketable, ucrm_status
 from connector.streams import values
-from connector.streams.contract import Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import Binding, Column, Context, Contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
     good = good.with_columns(phones)
     if lost.any():
         rejections = pl.concat([rejections, _phone_rejections(page, good, lost)])
-    return Normalised(pl.DataFrame(schema=EVENTS), _profiles(good, binding, context), rejections)
+    return Normalised(profiles=_profiles(good, binding, context), rejections=rejections)
 
 
 def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.DataFrame:
@@ -147,5 +148,5 @@ CONTRACT: Final = Contract(
     keys=(("ext_brand_id", "user_ext_id"),),
     business_time="dt_update",
     normalise=normalise,
-    reads_profiles=True,
+    brings="profiles",
 )

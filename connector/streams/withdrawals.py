@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from connector.streams import transactions, values
-from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract, Normalised
+from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract
+
+if TYPE_CHECKING:
+    from connector.normalised import Normalised
 
 #: Status -> event. Only COMPLETED adds to the player's total, and REVERSED takes it back.
 EVENT_OF: Final = {

@@ -21,6 +21,7 @@ from connector import app as application, config
 from connector.emulators import serve
 from connector.event import EVENTS, REJECTIONS
 from connector.money import Rates
+from connector.normalised import Normalised
 from connector.player import PROFILES
 from connector.store import lease as leases
 from connector.store.checkpoints import Advance, Checkpoint
@@ -110,11 +111,11 @@ class Writer:
         frame = pl.DataFrame(
             [{**dict.fromkeys(PROFILES), **_PROFILE, **profile} for profile in profiles], schema=PROFILES
         )
-        return self.commit(Batch(self.checkpoint, profiles=frame, rows=frame.height, production=production))
+        return self.commit(Batch(self.checkpoint, Normalised(profiles=frame), rows=frame.height, production=production))
 
     def events(self, *events: dict[str, Any], fresh: bool = False) -> Committed:
         """Commit events; what is left out makes a deposit of ten euros."""
-        return self.commit(Batch(self.checkpoint, events=frame_of(*events), fresh=fresh, rows=len(events)))
+        return self.commit(Batch(self.checkpoint, Normalised(events=frame_of(*events)), fresh=fresh, rows=len(events)))
 
     def commit(self, batch: Batch) -> Committed:
         """Commit a page as it is."""

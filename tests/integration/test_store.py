@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from connector import clock
 from connector.errors import LeaseLost, Misconfigured, Transient
+from connector.normalised import Normalised
 from connector.position import EARLIEST, Position
 from connector.store import checkpoints, database, lease as leases
 from connector.store.commit import Batch
@@ -95,8 +96,10 @@ def test_a_page_is_committed_whole_or_not_at_all(writer: Writer, look: Look, fra
     position = Position("2026-01-05 12:00:00+00", ("d1",), 1)
     batch = Batch(
         writer.checkpoint,
-        events=frames.events(deposit("d1"), deposit("d2", player="new")),
-        rejections=frames.rejections({"row_key": "bad"}),
+        Normalised(
+            events=frames.events(deposit("d1"), deposit("d2", player="new")),
+            rejections=frames.rejections({"row_key": "bad"}),
+        ),
         advance=frames.advance(seen=position, sealed=position),
         rows=2,
     )
@@ -125,15 +128,15 @@ def test_a_failure_after_the_rows_takes_them_back(writer: Writer, look: Look, fr
         raise RuntimeError("the range could not be written")
 
     with pytest.raises(RuntimeError):
-        writer.commit(Batch(writer.checkpoint, events=frames.events(deposit("d1")), fresh=True, after=fail))
+        writer.commit(Batch(writer.checkpoint, Normalised(events=frames.events(deposit("d1"))), fresh=True, after=fail))
     assert contents(look) == before
 
 
 def test_a_rejection_seen_again_is_counted(writer: Writer, look: Look, frames: Frames) -> None:
     """It stands in the quarantine once, with its newest payload."""
-    for _ in range(3):
-        writer.commit(Batch(writer.checkpoint, rejections=frames.rejections({"row_key": "bad", "field": "amount"})))
-    writer.commit(Batch(writer.checkpoint, rejections=frames.rejections({"row_key": "bad", "field": "currency"})))
+    for field in ("amount", "amount", "amount", "currency"):
+        refused = frames.rejections({"row_key": "bad", "field": field})
+        writer.commit(Batch(writer.checkpoint, Normalised(rejections=refused)))
     assert [(row["field"], row["seen_count"]) for row in look("select * from crm.quarantine order by id")] == [
         ("amount", 3),
         ("currency", 1),
@@ -283,7 +286,7 @@ def test_the_fast_path_and_staging_give_the_same_store(writer: Writer, look: Loo
     views: list[dict[str, list[Any]]] = []
     for fresh in (True, False):
         writer.connection.execute(
-            "truncate crm.event_rows, crm.players, crm.player_money, crm.player_changes, crm.fx_pending, crm.event_streams restart identity"
+            "truncate crm.event_rows, crm.players, crm.fx_pending, crm.event_streams restart identity cascade"
         )
         look("select setval('crm.event_seq', 1, false)")
         writer.profiles({"external_id": "7", "default_currency_code": "GBP"})

@@ -10,10 +10,12 @@ import pytest
 from connector import config
 from connector.player import PROFILES
 from connector.streams import STREAMS
-from connector.streams.contract import Binding, Context, Normalised, bind
+from connector.streams.contract import Binding, Context, bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from connector.normalised import Normalised
 
 IDENTITY: Final = {"ext_brand_id": "kaasino", "user_ext_id": "007"}
 #: One good row of every stream, as texts.

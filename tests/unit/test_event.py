@@ -100,6 +100,6 @@ def test_ulids_sort_by_business_time() -> None:
 
 
 def test_names_are_stored_by_number_and_never_repeat() -> None:
-    """An event name stands once in the list, and the four totals are the only effects."""
+    """An event name stands once in the list, and the four totals and sessions are the only effects."""
     assert len(set(NAMES)) == len(NAMES)
-    assert EFFECTS == ("deposited", "withdrawn", "wagered", "won")
+    assert EFFECTS == ("deposited", "withdrawn", "wagered", "won", "session")

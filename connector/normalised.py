@@ -1,0 +1,65 @@
+"""What a page of a view becomes, whatever the view: frames that the store writes in one transaction.
+
+Owns the shapes of what is neither event nor profile. Events are described in connector.event, profiles in
+connector.player.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import polars as pl
+
+from connector.event import AMOUNT, EVENTS, INSTANT, REJECTIONS, empty
+from connector.player import PROFILES
+
+#: A tag or group that a player has, or (`present` false) has no more, since `updated_at`.
+LABELS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "brand_id": pl.String,
+    "external_id": pl.String,
+    "kind": pl.String,  # tag or group
+    "label": pl.String,
+    "present": pl.Boolean,
+    "updated_at": INSTANT,
+}
+
+#: A rate from `valid_from` on: units of the base currency for one unit of `currency`.
+RATES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "base": pl.String,
+    "currency": pl.String,
+    "valid_from": INSTANT,
+    "rate": AMOUNT,
+}
+
+#: An operator's own totals of a player at `as_of`, in units of `currency` (null: the base currency); null: not told.
+REPORTED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "brand_id": pl.String,
+    "external_id": pl.String,
+    "as_of": INSTANT,
+    "currency": pl.String,
+    "deposited": AMOUNT,
+    "withdrawn": AMOUNT,
+    "wagered": AMOUNT,
+    "won": AMOUNT,
+    "deposit_count": pl.Int64,
+    "withdrawal_count": pl.Int64,
+    "bet_count": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What one page became, and the rows that could not. Any frame may be empty."""
+
+    events: pl.DataFrame = field(default_factory=lambda: empty(EVENTS))
+    profiles: pl.DataFrame = field(default_factory=lambda: empty(PROFILES))
+    rejections: pl.DataFrame = field(default_factory=lambda: empty(REJECTIONS))
+    labels: pl.DataFrame = field(default_factory=lambda: empty(LABELS))
+    rates: pl.DataFrame = field(default_factory=lambda: empty(RATES))
+    reported: pl.DataFrame = field(default_factory=lambda: empty(REPORTED))
+
+    @property
+    def understood(self) -> int:
+        """Return how many things the page said."""
+        return sum(frame.height for frame in (self.events, self.profiles, self.labels, self.rates, self.reported))
