@@ -13,15 +13,16 @@ from connector import backfill, clock, config
 from connector.auditor import Auditor
 from connector.cycle import Cycle
 from connector.destinations import DESTINATIONS
+from connector.edges import Edges
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
-from connector.event import NAMES
+from connector.event import NAMES, PLAYER_BALANCE
 from connector.metrics import Metrics
-from connector.money import Rates
+from connector.money import Rates, scale
 from connector.player import MarketingRules
 from connector.poller import Desk, open_desk
 from connector.relay import Relay, lanes_of
 from connector.service import Loop, Pace, Service, Worked, notify_systemd, supervise
-from connector.store import database, lease as leases, players, reports
+from connector.store import database, edges, lease as leases, players, reports
 from connector.streams import STREAMS
 from connector.web.server import WebServer
 
@@ -74,6 +75,7 @@ class App:
     cycles: list[Cycle]
     relays: list[Relay]
     auditors: list[Auditor]
+    edges: Edges
     metrics: Metrics
 
     def loops(self) -> list[tuple[Loop, Pace]]:
@@ -83,12 +85,13 @@ class App:
         ]
         relays: list[tuple[Loop, Pace]] = [(relay, Pace(0.0, 0.25)) for relay in self.relays]
         auditors: list[tuple[Loop, Pace]] = [(auditor, Pace(0.25, 1.0)) for auditor in self.auditors]
+        edges: tuple[Loop, Pace] = (self.edges, Pace(0.01, 1.0))
         keeper: Loop = LeaseKeeper(self.database, self._held)
-        return [*cycles, *relays, *auditors, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
+        return [*cycles, *relays, *auditors, edges, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
 
     def _held(self) -> list[Lease]:
         """Return the leases that this process holds now."""
-        holders: list[Cycle | Relay | Auditor] = [*self.cycles, *self.relays, *self.auditors]
+        holders: list[Cycle | Relay | Auditor | Edges] = [*self.cycles, *self.relays, *self.auditors, self.edges]
         return [lease for holder in holders if (lease := holder.seat.lease) is not None]
 
     def run(self, stopping: threading.Event) -> bool:
@@ -130,6 +133,7 @@ class App:
         try:
             for cycle in self.cycles:
                 _drain(cycle, lambda cycle=cycle: cycle.done, stopping)
+            _drain(self.edges, None, stopping)
             failed: dict[str, ConnectorError] = {}
             for relay in self.relays:
                 try:
@@ -144,7 +148,7 @@ class App:
 
     def close(self) -> None:
         """Close loops and the store."""
-        loops: list[Cycle | Relay | Auditor] = [*self.cycles, *self.relays, *self.auditors]
+        loops: list[Cycle | Relay | Auditor | Edges] = [*self.cycles, *self.relays, *self.auditors, self.edges]
         for loop in loops:
             loop.close()
         for relay in self.relays:
@@ -154,7 +158,7 @@ class App:
 
 def load_config(path: Path) -> config.Config:
     """Load the configuration, names of streams and events checked."""
-    return config.load(path, streams=list(STREAMS), events=NAMES)
+    return config.load(path, streams=list(STREAMS), events=(*NAMES, PLAYER_BALANCE))
 
 
 def build(settings: config.Config, *, once: bool = False, waits: bool = False) -> App:
@@ -180,7 +184,8 @@ def build(settings: config.Config, *, once: bool = False, waits: bool = False) -
         Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources
     ]
     auditors = [Auditor(settings.tenant, source, store, rates, rules(settings), metrics) for source in settings.sources]
-    return App(settings, store, cycles, _relays(settings, store, metrics), auditors, metrics)
+    relays = _relays(settings, store, metrics)
+    return App(settings, store, cycles, relays, auditors, Edges(settings.tenant, store), metrics)
 
 
 def rules(settings: config.Config) -> MarketingRules:
@@ -215,7 +220,7 @@ def reading(settings: config.Config) -> Iterator[database.Database]:
 def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
     """Return what `status` says of an open store."""
     with store.connect() as connection:
-        subscriptions = {destination.name: list(destination.events) for destination in settings.destinations}
+        subscriptions = {destination.name: destination.subscribed for destination in settings.destinations}
         return reports.status(connection, settings.tenant, subscriptions)
 
 
@@ -260,10 +265,11 @@ def desk(settings: config.Config, *, source: str | None, stream: str, purpose: s
 
 def _relays(settings: config.Config, store: database.Database, metrics: Metrics) -> list[Relay]:
     brands = {name: brand for source in settings.sources for name, brand in source.brands.items()}
-    relays = []
+    relays, places = [], scale(settings.base_currency)
     for destination in settings.destinations:
         client = DESTINATIONS[destination.kind](destination, brands)
-        relays += [Relay(lane, destination, client, store, metrics) for lane in lanes_of(settings.tenant, destination)]
+        lanes = lanes_of(settings.tenant, destination)
+        relays += [Relay(lane, destination, client, store, metrics, places) for lane in lanes]
     return relays
 
 
@@ -274,6 +280,7 @@ def _prepare(store: database.Database, *, settings: config.Config) -> None:
     with store.connect() as connection:
         leases.end_expired(connection)  # what a frozen process holds would keep this one from starting
         connection.execute("set lock_timeout = '3s'")  # it may still be working: a start that waits looks again soon
+        edges.use(connection, settings.tenant, zone=settings.reporting_timezone, play=settings.fx.play)
         players.apply_rules(connection, settings.tenant, rules(settings))
 
 
@@ -294,7 +301,7 @@ def _claim_tenant(store: database.Database, settings: config.Config) -> None:
         )
 
 
-def _drain(loop: Cycle | Relay, done: Any, stopping: threading.Event) -> None:
+def _drain(loop: Cycle | Relay | Edges, done: Any, stopping: threading.Event) -> None:
     """Call a loop until it is done; a server that is away gets _PATIENCE_SECONDS."""
     failing_since: float | None = None
     while not stopping.is_set():

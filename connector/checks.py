@@ -36,6 +36,14 @@ _ROUND_TRIPS: Final = 5
 #: No zone differs from UTC by less.
 _ZONE_STEP: Final = 900 * SECOND
 
+#: Events that the operator's workspace answers with a transactional mail, which the platform may be sending already.
+_MAILED: Final = frozenset(
+    {
+        *("cashout_requested", "cashout_approved", "cashout_canceled", "deposit_canceled", "bonuses_issued"),
+        *("freespin_bonus_issued", "login_failed", "user_verified"),
+    }
+)
+
 Level = Literal["ok", "warn", "error"]
 
 
@@ -181,7 +189,7 @@ def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterato
         remedy = "a row needs its whole key to have a place: fill it in the view, or choose another with key: [...]"
         yield Finding("error", subject, f"{keyless} row(s) have no {' or '.join(view.key)} and are not read", remedy)
     normalised = binding.contract.normalise(page.frame, binding, Context())
-    good = normalised.events.height + normalised.profiles.height
+    good = normalised.understood
     refused = normalised.rejections.filter(~normalised.rejections["kept"])
     yield Finding("ok", subject, f"{page.frame.height} rows read, {good} understood")
     for reason, field, count in refused.group_by("reason", "field").len().sort("len", descending=True).head(5).rows():
@@ -253,6 +261,10 @@ def _destination(settings: config.Config, destination: config.Destination) -> It
     client = DESTINATIONS[destination.kind](destination, brands)
     try:
         yield Finding("ok", destination.name, client.ping())
+        if mailed := sorted(_MAILED.intersection(destination.events.values())):
+            remedy = "leave them out of events, unless this is who sends those mails"
+            text = f"{', '.join(mailed)}: campaigns of the workspace send mail to the player at once"
+            yield Finding("warn", destination.name, text, remedy)
     except ConnectorError as error:
         yield _failed(destination.name, error)
     finally:

@@ -27,6 +27,7 @@ from pydantic import (
 
 from connector import document
 from connector.errors import Misconfigured
+from connector.event import BALANCE_CARRIERS, PLAYER_BALANCE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -214,6 +215,22 @@ class Source(Model):
         return self
 
 
+class Attributes(Model):
+    """The payment attributes of a player: a count and a sum for every currency and window, beside `total`'s.
+
+    An ISO or crypto code stands for amounts in that currency; `total` is all real money in the base currency.
+    """
+
+    currencies: list[Code] = ["EUR", "GBP", "TRX", "FUN"]
+    cashout_currencies: list[Code] = ["EUR", "GBP", "TRX"]
+    windows: list[Literal["previous_day", "last_7", "last_30", "last_90"]] = [
+        "previous_day",
+        "last_7",
+        "last_30",
+        "last_90",
+    ]
+
+
 class Destination(Model):
     """A Customer.io Track workspace, or anything compatible with it at `url`."""
 
@@ -226,6 +243,7 @@ class Destination(Model):
     workspace_id: int | None = None
     #: Canonical event name -> its name at the destination; a list keeps the names; empty sends profiles only.
     events: dict[str, str] = {"deposit_confirmed": "deposit_confirmed", "withdrawal_confirmed": "withdrawal_confirmed"}
+    attributes: Attributes = Attributes()
     rate: Annotated[float, Field(gt=0)] = 100.0
     lanes: Annotated[int, Field(ge=1, le=32)] = 4
     max_age: Seconds = 86400.0
@@ -258,6 +276,12 @@ class Destination(Model):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/") if value else value
+
+    @property
+    def subscribed(self) -> list[str]:
+        """Return the canonical events that the destination is told of, or takes balances from."""
+        carriers = BALANCE_CARRIERS if PLAYER_BALANCE in self.events else ()
+        return list(dict.fromkeys((*(name for name in self.events if name != PLAYER_BALANCE), *carriers)))
 
     @property
     def base_url(self) -> str:
@@ -367,5 +391,6 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 
 _MODELS: Final[dict[str, type[Model]]] = {
-    model.__name__: model for model in (Store, Fx, Exclude, Cursor, Stream, Wait, Brand, Source, Destination, Web)
+    model.__name__: model
+    for model in (Store, Fx, Exclude, Cursor, Stream, Wait, Brand, Source, Attributes, Destination, Web)
 }

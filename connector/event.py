@@ -73,6 +73,13 @@ NAMES: Final = (
     "login",
 )
 
+#: Not an event of its own: what a destination may be told of a player's balance, with the events that carry one.
+PLAYER_BALANCE: Final = "player_balance"
+BALANCE_CARRIERS: Final = (
+    *("deposit_confirmed", "custom_deposit_reversed", "withdrawal_requested", "custom_withdrawal_approved"),
+    *("withdrawal_confirmed", "withdrawal_failed", "custom_withdrawal_reversed"),
+)
+
 #: Events whose money and bets belong to the sportsbook; all others are the casino's.
 SPORT: Final = ("sport_bet_placed", "sport_bet_settled", "sport_bet_voided", "sport_cashout")
 

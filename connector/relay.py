@@ -18,7 +18,7 @@ from connector.destinations.contract import Destination, Item, Previous, Profile
 from connector.errors import ConnectorError, Halted, LeaseLost, Transient
 from connector.seat import Seat
 from connector.service import Worked
-from connector.store import feeds
+from connector.store import feeds, windows
 from connector.store.database import classify
 from connector.store.feeds import EXCLUSIONS, Lane, Place, Settled
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from connector.config import Destination as Settings
     from connector.metrics import Metrics
+    from connector.payments import Payments
     from connector.store.database import Database
 
 #: Players or events looked at in one step: about one batch.
@@ -65,6 +66,8 @@ class Relay:
     destination: Destination
     database: Database
     metrics: Metrics
+    #: Decimal places of the base currency.
+    places: int = 2
     error: ConnectorError | None = field(default=None, init=False)
     seat: Seat = field(init=False)
     _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
@@ -150,11 +153,12 @@ class Relay:
         rows = feeds.changes(connection, self.lane, after=self._place.change_seq, limit=STEP)
         items: list[Item] = []
         marks: dict[int, int] = {}
-        for row in rows:
-            if row["is_stub"] or row["tenant"] != self.lane.tenant:
-                continue
+        mine = [row for row in rows if not row["is_stub"] and row["tenant"] == self.lane.tenant]
+        at, ids = clock.now(), [row["player_id"] for row in mine]
+        known = windows.payments(connection, self.lane.tenant, ids, at, places=self.places)
+        for row in mine:
             previous = Previous(frozenset(row["sent_names"] or ()), row["sent_hash"], bool(row["unsubscribed_by_us"]))
-            item = self.destination.encode_profile(_profile(row), previous)
+            item = self.destination.encode_profile(_profile(row, known[row["player_id"]], self.places, at), previous)
             certain = row["reason"] == "profile" and row["change_seq"] > self._distrusted
             if not (certain and item.digest == previous.digest):
                 items.append(item)
@@ -184,9 +188,10 @@ class Relay:
     def _send_events(self, connection: psycopg.Connection[Any], until: int) -> Result:
         """Send the lane's events in order. The place never moves past an event whose verdict is not written with it."""
         until = min(until, self._place.event_seq + feeds.SPAN)
-        if until <= self._place.event_seq or not self.settings.events:
+        names = self.settings.subscribed
+        if until <= self._place.event_seq or not names:
             return Result()
-        rows = feeds.events(connection, self.lane, self._place, until=until, names=self.settings.events, limit=STEP)
+        rows = feeds.events(connection, self.lane, self._place, until=until, names=names, limit=STEP)
         ready = rows[: next((index for index, row in enumerate(rows) if row["waiting"]), len(rows))]
         if len(ready) < len(rows) or len(rows) == STEP:
             until = ready[-1]["seq"] if ready else self._place.event_seq
@@ -215,10 +220,10 @@ class Relay:
                 verdicts.append(Verdict(row["seq"], row["player_id"], "parked"))
             elif not row["marketable"]:
                 verdicts.append(Verdict(row["seq"], row["player_id"], "dropped"))
-            elif _age(row["occurred_at"], now) > max_age:
+            elif row["salt"] is None and _age(row["occurred_at"], now) > max_age:
                 verdicts.append(Verdict(row["seq"], row["player_id"], "expired"))
             else:
-                items.append(self.destination.encode_event(_event(row, self.lane.tenant)))
+                items += self.destination.encode_event(_event(row, self.lane.tenant))
         return items, verdicts
 
     def _deliver(
@@ -266,12 +271,16 @@ def lanes_of(tenant: str, settings: Settings) -> list[Lane]:
     return [Lane(tenant, settings.name, number, settings.lanes) for number in numbers]
 
 
-def _profile(row: Mapping[str, Any]) -> Profile:
-    return Profile(row["player_id"], row["brand_id"], row["external_id"], excluded=not row["marketable"], values=row)
+def _profile(row: Mapping[str, Any], payments: Payments, places: int, at: datetime) -> Profile:
+    excluded = not row["marketable"]
+    place = row["player_id"], row["brand_id"], row["external_id"]
+    return Profile(*place, excluded, values=row, payments=payments, places=places, at=at)
 
 
 def _event(row: Mapping[str, Any], tenant: str) -> StoredEvent:
-    identity = (tenant, row["source"], row["stream"], str(row["generation"]), row["brand_id"], row["key"], row["name"])
+    place = (tenant, row["source"], row["stream"], str(row["generation"]), row["brand_id"])
+    again = (row["salt"],) if row["salt"] else ()
+    identity = (*place, row["key"], row["name"], *again)
     return StoredEvent(
         *(row["seq"], row["player_id"], row["brand_id"], row["external_id"], identity, row["name"]),
         *(row["occurred_at"], row["amount"], row["currency"], row["transaction_id"], row["properties"]),

@@ -12,7 +12,7 @@ from typing import Final
 import typer
 
 from connector import __version__
-from connector.cli import audit, backfill, check, demo, emulate, quarantine, run, status, store, stream
+from connector.cli import audit, backfill, check, demo, emulate, quarantine, replay, run, status, store, stream
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 
 app: Final = typer.Typer(
@@ -26,6 +26,7 @@ app.command("check")(check.check)
 app.command("run")(run.run)
 app.command("backfill")(backfill.backfill)
 app.command("audit")(audit.audit)
+app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.add_typer(stream.app, name="stream", help="Answer for a stream: accept, wait, reset, new-generation.")

@@ -40,7 +40,7 @@ def backfill(
     with application.desk(settings, source=source, stream=stream) as desk, _bar() as bar:
         opened = work.open_stream(desk, stream)
         job = work.prepare(desk, opened, since=since, until=until, sends=send_events)
-        send_to = {item.name: list(item.events) for item in settings.destinations if item.events and send_events}
+        send_to = {item.name: item.subscribed for item in settings.destinations if item.events and send_events}
         task = bar.add_task(stream, total=None, rows="")
 
         def report(progress: work.Progress) -> None:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from connector.payments import Payments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from decimal import Decimal
+
+
+#: Long ago.
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A player as the store sees it now: its columns of crm.players, JSON columns decoded."""
+    """A player as the store sees it now: its columns of crm.players, JSON columns decoded, and its payments."""
 
     player_id: int
     brand_id: str
     external_id: str
     excluded: bool
     values: Mapping[str, Any]
+    payments: Payments = field(default_factory=Payments)
+    #: Decimal places of the base currency, in whose subunits the totals are.
+    places: int = 2
+    #: When this was so.
+    at: datetime = _EPOCH
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,11 @@ class Destination(Protocol):
     def encode_profile(self, profile: Profile, previous: Previous) -> Item:
         """Return the whole profile as one item, names that went before and are absent now removed."""
 
-    def encode_event(self, event: StoredEvent) -> Item:
-        """Return an event as one item; its id depends on nothing but the event's identity and business time."""
+    def encode_event(self, event: StoredEvent) -> Sequence[Item]:
+        """Return what an event becomes: nothing where its name is not wanted, one item, or several that go together.
+
+        Their ids depend on nothing but the event's identity and business time.
+        """
 
     def batches(self, items: Sequence[Item]) -> Sequence[Sequence[Item]]:
         """Cut items, in order, into deliverable batches. An item too large for any stands alone."""

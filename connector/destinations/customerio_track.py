@@ -16,6 +16,7 @@ from connector.destinations import customerio_items as items
 from connector.destinations.contract import Item, Previous, Profile, Refusal, StoredEvent
 from connector.destinations.throttle import Throttle
 from connector.errors import Halted, Throttled, Transient
+from connector.event import PLAYER_BALANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,11 +52,14 @@ class CustomerIOTrack:
 
     def encode_profile(self, profile: Profile, previous: Previous) -> Item:
         """See Destination."""
-        return items.identify(profile, self._brands.get(profile.brand_id), previous)
+        return items.identify(profile, self._brands.get(profile.brand_id), previous, self._settings.attributes)
 
-    def encode_event(self, event: StoredEvent) -> Item:
+    def encode_event(self, event: StoredEvent) -> Sequence[Item]:
         """See Destination."""
-        return items.event(event, self._brands.get(event.brand_id), self._settings.events.get(event.name, event.name))
+        brand, names = self._brands.get(event.brand_id), self._settings.events
+        whole = items.event(event, brand, names[event.name]) if event.name in names else None
+        balance = items.balance(event, brand, names[PLAYER_BALANCE]) if PLAYER_BALANCE in names else None
+        return [item for item in (whole, balance) if item is not None]
 
     def batches(self, batch: Sequence[Item]) -> Sequence[Sequence[Item]]:
         """See Destination."""

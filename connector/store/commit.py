@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 import psycopg
 
-from connector import player
+from connector import clock, player
 from connector.errors import Halted, Transient
 from connector.normalised import Normalised
-from connector.store import checkpoints, lease as leases, ledger, pending, players, quarantine, totals
+from connector.store import checkpoints, edges, lease as leases, ledger, pending, players, quarantine, totals
 from connector.store.database import classify, first_line, ordered
 
 if TYPE_CHECKING:
@@ -109,7 +109,17 @@ def _write_events(
     fresh = batch.fresh and not batch.brought.profiles.height
     written = ledger.insert(connection, stream, resolved, rates, fresh=fresh)
     totals.add(connection, written.rows)
+    _note_payments(connection, point.tenant, written.rows)
     return written.rows.height, written.changed
+
+
+def _note_payments(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame) -> None:
+    """Mark the players whose payments a destination sees, and note when time will change what it sees."""
+    payments = rows.filter(pl.col("effect").abs().is_in([1, 2]))
+    if payments.height:
+        players.mark(connection, payments["player_id"].unique(maintain_order=True), "profile")
+        listed = payments["player_id"].to_list(), payments["occurred_at"].to_list()
+        edges.expect(connection, tenant, listed, clock.now())
 
 
 def _profile_events(batch: Batch, upserted: players.Upserted) -> pl.DataFrame:

@@ -47,7 +47,8 @@ _LANE_CHANGES: Final = _CHANGES.format(mine=_MINE)
 _EXCLUSIONS: Final = _CHANGES.format(mine="reason = 'exclusion'")
 _EVENT_COLUMNS: Final = """
     e.seq, e.player_id, p.brand_id, p.external_id, p.marketable, p.is_stub, s.source, s.stream, s.generation, n.name,
-    e.key, coalesce(e.transaction_id, e.key) as transaction_id, e.occurred_at, e.amount, e.currency, e.properties
+    e.key, coalesce(e.transaction_id, e.key) as transaction_id, e.occurred_at, e.amount, e.currency,
+    e.properties, e.salt
 """
 _EVENT_JOINS: Final = """
     join crm.players p using (player_id)
@@ -56,7 +57,7 @@ _EVENT_JOINS: Final = """
 """
 _EVENTS: Final = f"""
     with e as materialized (
-        select * from crm.event_rows
+        select *, null::text as salt from crm.event_rows
         where seq > %(after)s and seq <= %(until)s and not history and {_MINE}
           and name_id = any(array(select name_id from crm.event_names where name = any(%(names)s)))
           and stream_id = any(array(select stream_id from crm.event_streams where tenant = %(tenant)s))
@@ -68,7 +69,7 @@ _EVENTS: Final = f"""
 _HARMLESS_SECONDS: Final = 72 * 3600
 _PARKED: Final = f"""
     with e as materialized (
-        select e.* from crm.parked_events w
+        select e.*, w.salt from crm.parked_events w
         join crm.players p using (player_id)
         join crm.event_rows e using (seq, player_id)
         where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and not p.is_stub
@@ -90,7 +91,7 @@ _EXPIRE_PARKED: Final = f"""
     with gone as (
         delete from crm.parked_events w using crm.event_rows e
         where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and e.seq = w.seq
-          and not w.history and e.occurred_at < now() - make_interval(secs => %(older)s)
+          and not w.history and w.salt is null and e.occurred_at < now() - make_interval(secs => %(older)s)
         returning w.seq
     )
     update crm.feeds set expired = expired + (select count(*) from gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from datetime import UTC, datetime
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from connector.config import Brand
+from connector.config import Attributes, Brand
 from connector.destinations.contract import Previous, Profile, StoredEvent
-from connector.destinations.customerio_items import VALUE_BYTES, attributes, customer_id, event, identify
+from connector.destinations.customerio_items import balance, customer_id, event, identify, pack
 
 if TYPE_CHECKING:
     from connector.destinations.contract import Item
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 BRAND: Final = Brand(
     customer_id="kaasino:{user_ext_id}", server_codename="kaasino-eu", site_domain="casino.example.com"
 )
+WANTED: Final = Attributes()
 IDENTITY: Final = ("kaasino", "replica", "deposits", "0", "1", "d-1", "deposit_confirmed")
 #: The columns of crm.players that encoding reads, JSON columns decoded.
 PLAYER: Final = {
@@ -72,36 +74,12 @@ def decoded(item: Item) -> dict[str, Any]:
 
 
 def sent(*, previous: Previous = Previous(), excluded: bool = False, **changes: Any) -> dict[str, Any]:  # noqa: B008 - frozen
-    return decoded(identify(profile(excluded=excluded, **changes), BRAND, previous))["attributes"]
-
-
-def test_a_profile_has_the_direct_and_the_configured_attributes() -> None:
-    """Names and types of the schema map: texts, booleans as texts, unix seconds as integers, lists as JSON texts."""
-    assert attributes(profile(), BRAND) == {
-        "email": "ana@example.com",
-        "phone": "+34600000000",
-        "first_name": 'An"a',
-        "last_name": "Müller",
-        "country": "ES",
-        "gender": "f",
-        "date_of_birth": 486432000,
-        "locale": "es",
-        "currency": "EUR",
-        "created_at": 1735787045,
-        "disabled": "none",
-        "receive_promos": "true",
-        "receive_sms_promos": "false",
-        "stag": "john24",
-        "tags": '["vip","a,b"]',
-        "groups": '["00001"]',
-        "server_codename": "kaasino-eu",
-        "site_domain": "casino.example.com",
-    }
+    return decoded(identify(profile(excluded=excluded, **changes), BRAND, previous, WANTED))["attributes"]
 
 
 def test_the_identify_of_a_profile_is_exactly_this_shape() -> None:
     """One identifier, no timestamp, the whole profile, and what settling needs beside it."""
-    item = identify(profile(), BRAND, Previous())
+    item = identify(profile(), BRAND, Previous(), WANTED)
     body = decoded(item)
     assert (set(body), body["type"], body["action"], body["identifiers"]) == (
         {"type", "action", "identifiers", "attributes"},
@@ -112,60 +90,10 @@ def test_the_identify_of_a_profile_is_exactly_this_shape() -> None:
     assert "unsubscribed" not in body["attributes"]
 
 
-@pytest.mark.parametrize(
-    "name", ["email", "phone", "gender", "tags", "date_of_birth", "default_currency_code", "email_disabled"]
-)
-def test_what_is_unknown_is_left_out(name: str) -> None:
-    """No null for a value that was never sent."""
-    assert None not in sent(**{name: None}).values()
-    assert len(sent(**{name: None})) == len(sent()) - 1
-
-
-@pytest.mark.parametrize(
-    ("traits", "name", "value"),
-    [
-        ({"timezone": "Europe/Madrid"}, "timezone", "Europe/Madrid"),
-        ({"last_login_country": "PT"}, "last_login_country", "PT"),
-        ({"ga_id": "GA1.2"}, "ga_id", "GA1.2"),
-        ({"subscription_token": "t0"}, "subscription_token", "t0"),
-        ({"stag": "aff_1"}, "stag", "aff_1"),
-        ({"duplicates": "1"}, "duplicates", "true"),
-        ({"accept_bonuses": "f"}, "accept_bonuses", "false"),
-        ({"promo_phone": "true"}, "receive_promos_via_phone_calls", "true"),
-        ({"partner_promos": "N"}, "agreed_to_partner_promotions", "false"),
-    ],
-)
-def test_optional_columns_go_out_under_their_attribute_names(traits: dict[str, str], name: str, value: str) -> None:
-    """Extra columns of the view become the attributes of the schema map, flags as texts."""
-    assert sent(traits=traits)[name] == value
-    assert name == "stag" or name not in sent()
-
-
-@pytest.mark.parametrize(
-    ("changes", "disabled"),
-    [
-        ({}, "none"),
-        ({"status": "active", "status_raw": "PENDING"}, "none"),
-        ({"status": "self_excluded", "rg_self_excluded": True}, "self_excluded"),
-        ({"status": "banned"}, "disabled"),
-    ],
-)
-def test_disabled_tells_the_state(changes: dict[str, Any], disabled: str) -> None:
-    """none, disabled or self_excluded, by the status table."""
-    assert sent(**changes)["disabled"] == disabled
-
-
-@pytest.mark.parametrize(("excluded", "disabled"), [(True, "cooling_off"), (False, "none")])
-def test_a_player_who_takes_a_break_is_cooling_off(excluded: bool, disabled: str) -> None:
-    """Of the active players only one whose break lasts; no status of the operator says it."""
-    item = identify(profile(excluded=excluded, traits={"cooling_off_until": "2026-12-01T00:00:00Z"}), BRAND, Previous())
-    assert decoded(item)["attributes"]["disabled"] == disabled
-
-
 @pytest.mark.parametrize("status", ["SELF_EXCLUDED", "BANNED", "ACTIVE", "FROZEN", "LOCKED"])
 def test_an_excluded_player_is_unsubscribed(status: str) -> None:
     """Whatever excludes (status, tag, cooling off): real booleans, on every identify while it lasts."""
-    item = identify(profile(excluded=True, status_raw=status), BRAND, Previous(unsubscribed_by_us=True))
+    item = identify(profile(excluded=True, status_raw=status), BRAND, Previous(unsubscribed_by_us=True), WANTED)
     assert (decoded(item)["attributes"]["unsubscribed"], decoded(item)["attributes"]["self_excluded"]) == (True, True)
     assert item.unsubscribed
     assert "unsubscribed" not in item.names
@@ -180,7 +108,7 @@ def test_a_player_who_is_pending_is_unsubscribed_and_not_called_excluded() -> No
 
 def test_lifting_subscribes_again_only_what_we_unsubscribed() -> None:
     """`unsubscribed: false` goes out if an exclusion of ours set it; a person's own opt-out is never touched."""
-    excluded = identify(profile(excluded=True), BRAND, Previous())
+    excluded = identify(profile(excluded=True), BRAND, Previous(), WANTED)
     before = Previous(excluded.names, excluded.digest, unsubscribed_by_us=excluded.unsubscribed)
     lifted = sent(previous=before)
     assert lifted["unsubscribed"] is False
@@ -199,18 +127,12 @@ def test_names_that_are_gone_are_removed_by_null() -> None:
 def test_the_digest_follows_what_is_known_and_nothing_else() -> None:
     """The same profile has the same digest, whatever was sent before; another value or an exclusion changes it."""
     same = {
-        identify(profile(), BRAND, previous).digest for previous in (Previous(), Previous(names=frozenset({"old"})))
+        identify(profile(), BRAND, previous, WANTED).digest
+        for previous in (Previous(), Previous(names=frozenset({"old"})))
     }
     assert len(same) == 1
-    assert identify(profile(phone="+34600000001"), BRAND, Previous()).digest not in same
-    assert identify(profile(excluded=True), BRAND, Previous()).digest not in same
-
-
-def test_a_value_that_the_api_would_refuse_costs_itself() -> None:
-    """A value beyond 1,000 bytes of UTF-8 would lose the whole profile."""
-    assert "first_name" in sent(first_name="ü" * (VALUE_BYTES // 2))
-    assert "first_name" not in sent(first_name="ü" * (VALUE_BYTES // 2 + 1))
-    assert "tags" not in sent(tags=["x" * 20] * 60)
+    assert identify(profile(phone="+34600000001"), BRAND, Previous(), WANTED).digest not in same
+    assert identify(profile(excluded=True), BRAND, Previous(), WANTED).digest not in same
 
 
 @pytest.mark.parametrize(
@@ -334,3 +256,40 @@ def test_a_text_under_the_name_of_an_amount_stays_a_text(name: str, text: str) -
 def test_an_extra_column_does_not_replace_the_events_own(name: str) -> None:
     """amount, currency and transaction_id are the event's."""
     assert decoded(event(stored(properties={name: "other"}), BRAND, "x"))["attributes"][name] != "other"
+
+
+def test_a_balance_goes_out_as_its_currency_and_a_text() -> None:
+    """Total before real money alone; an event that tells of none gives none; its id is its own."""
+    told = stored(properties={"real_balance": "20.04", "total_balance": "25"})
+    item = balance(told, BRAND, "player_balance")
+    assert item is not None
+    assert decoded(item)["attributes"] == {"EUR": "25"}
+    assert decoded(item)["id"] != decoded(event(told, BRAND, "deposit_confirmed"))["id"]
+    assert decoded(balance(stored(properties={"real_balance": "20.04"}), BRAND, "b") or item)["attributes"] == {
+        "EUR": "20.04"
+    }
+    assert balance(stored(), BRAND, "player_balance") is None
+
+
+def test_what_one_event_became_is_never_parted() -> None:
+    """An event and its balance are settled together: between two batches a crash would lose one of them."""
+    items = [
+        item
+        for number in range(4000)
+        for item in (
+            event(stored(seq=number), BRAND, "deposit_confirmed"),
+            balance(stored(seq=number, properties={"real_balance": "1"}), BRAND, "player_balance"),
+        )
+        if item is not None
+    ]
+    batches = pack(items)
+    assert len(batches) > 1
+    assert [item for batch in batches for item in batch] == items
+    ends = [{item.seq for item in batch} for batch in batches]
+    assert all(not one & other for one, other in itertools.pairwise(ends))
+
+
+def test_a_login_tells_its_time() -> None:
+    """Under the name that the operator's workspace knows."""
+    found = decoded(event(stored(name="login", amount=None), BRAND, "login_activity_status"))
+    assert found["attributes"]["last_log_in"] == found["timestamp"]

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from connector import __version__, cli, config, errors, player
-from connector.destinations import DESTINATIONS, customerio_items
+from connector.destinations import DESTINATIONS, customerio_attributes
 from connector.destinations.contract import Profile
 from connector.event import NAMES
 from connector.sources import DIALECTS
@@ -268,7 +268,7 @@ def test_the_status_table_is_the_codes() -> None:
         assert status == player.STATUSES.get(raw, "banned"), raw
         values = {"status": status, "status_raw": raw, "rg_self_excluded": status == "self_excluded"}
         profile = Profile(1, "brand", "1", excluded=marketable != "yes", values=values)
-        known = customerio_items.attributes(profile, None)
+        known = customerio_attributes.attributes(profile, None, config.Attributes())
         assert known["disabled"] == disabled, raw
         assert ("self_excluded" in known) == (marketable != "yes" and raw != "PENDING"), raw
         assert (marketable == "yes") == (raw in config.Config.model_fields["marketable_statuses"].default), raw

@@ -124,6 +124,9 @@ comment on table crm.player_totals is
 """
 
 TIME = """
+alter table crm.tenants
+    add column reporting_timezone text not null default 'UTC',
+    add column play_currencies text[] not null default '{FUN}';
 create table crm.player_edges (
     player_id bigint primary key references crm.players,
     tenant text not null,
@@ -152,6 +155,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take them away again; leads go with them."""
+    op.execute("alter table crm.tenants drop column reporting_timezone, drop column play_currencies")
     op.execute("alter table crm.parked_events drop column salt")
     op.execute("drop index crm.event_rows_payments; drop index crm.event_rows_occurred")
     for table in ("player_edges", "player_totals", "fx_rates", "player_labels", "player_conflicts", "player_wallets"):
