@@ -30,9 +30,9 @@ _WINDOWS: Final = dict(
     )
 )
 _SUMS: Final = ", ".join(
-    f"sum({value}) filter (where {condition})"
+    f"sum(sign(e.effect)::int * {value}) filter (where {condition})"
     for condition in _WINDOWS.values()
-    for value in ("sign(e.effect)::int", "sign(e.effect) * e.amount", "sign(e.effect) * e.amount_base")
+    for value in ("1", "e.amount", "e.amount_base")
 )
 _RECENT: Final = f"""
     select e.player_id, abs(e.effect), e.currency, e.currency = any(t.play_currencies), {_SUMS}
