@@ -8,7 +8,7 @@ EXAMPLES ?= 2000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check bench bench-sweep bench-memory soak lock servers
+.PHONY: help install demo test check bench bench-sweep bench-memory bench-windows soak lock servers
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -42,6 +42,9 @@ bench-sweep: install ## Measure what looking back costs the replica
 
 bench-memory: install ## Measure the daemon's memory at a first load of five million rows
 	$(BIN)/python -m bench.memory $(ARGS)
+
+bench-windows: install ## Measure midnight for a million depositors
+	$(BIN)/python -m bench.windows $(ARGS)
 
 soak: install servers ## Ten minutes of load and faults, then every key compared (MINUTES=10)
 	CONNECTOR_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/scenarios/committed -k committed_is_stored -q

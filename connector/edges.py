@@ -17,8 +17,8 @@ from connector.store.database import classify
 if TYPE_CHECKING:
     from connector.store.database import Database
 
-#: Players of one transaction: it holds the lock of every writer, so it is short.
-PLAYERS: Final = 1000
+#: Players of one transaction: it holds the lock of every writer, and a busy one lets it in about once a second.
+PLAYERS: Final = 5000
 
 
 @dataclass
