@@ -1,8 +1,8 @@
 """Midnight for a million depositors: how long it takes, and what it does to live ingest.
 
 `make bench-windows`. A store is filled with players who each deposited yesterday, the day before and three weeks ago:
-every one of them changes at midnight. Beside the edges' loop, at its own pace, pages of bets are committed as a source's
-thread commits them; their rows a second are counted before and meanwhile.
+every one of them changes at midnight. Beside the edges' loop, at its own pace, pages of bets are committed as by a
+source's thread; their rows a second are counted before and meanwhile.
 """
 
 from __future__ import annotations

@@ -443,6 +443,20 @@ def _without(request: pytest.FixtureRequest, server: str, why: str) -> NoReturn:
     pytest.skip(f"{server} is not there: {why}")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes, let each tell the first one what it used."""
+    told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["servers"] = [session.config.stash.get(key, {}) for key in (_USED, _MISSING)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of the processes used."""
+    for key, servers in zip((_USED, _MISSING), getattr(node, "workeroutput", {}).get("servers", ()), strict=False):
+        node.config.stash.setdefault(key, {}).update(servers)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """Say at the very end which real servers the tests ran against, and which this machine has not."""
