@@ -281,7 +281,7 @@ def _prepare(store: database.Database, *, settings: config.Config) -> None:
         leases.end_expired(connection)  # what a frozen process holds would keep this one from starting
         connection.execute("set lock_timeout = '3s'")  # it may still be working: a start that waits looks again soon
         edges.use(connection, settings.tenant, zone=settings.reporting_timezone, play=settings.fx.play)
-        players.apply_rules(connection, settings.tenant, rules(settings))
+        players.apply_rules(connection, settings.tenant, rules(settings), clock.now())
 
 
 def _claim_tenant(store: database.Database, settings: config.Config) -> None:

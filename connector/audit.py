@@ -160,6 +160,13 @@ class Audit:
             self.metrics.note_late(source, self.stream.name, rows, longest)
 
 
+def skipped(name: str) -> str | None:
+    """Return why a stream is never audited, None where it is."""
+    if STREAMS[name].brings != "facts":
+        return None
+    return "not audited: its rows are facts that may be written anew, so none of them is final"
+
+
 def open_stream(desk: Desk, name: str) -> Stream | None:
     """Bind a stream that the daemon has started, with its checkpoint of now; None while nothing of it is sealed.
 

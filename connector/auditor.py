@@ -129,7 +129,9 @@ class Auditor:
         now = clock.monotonic()
         for kind, (span, every) in KINDS.items():
             ages = {
-                name: streams[name]["ages"].get(kind, float("inf")) for name in self.source.streams if name in streams
+                name: streams[name]["ages"].get(kind, float("inf"))
+                for name in self.source.streams
+                if name in streams and audit.skipped(name) is None
             }
             for name in sorted(ages, key=lambda name: -ages[name]):
                 if ages[name] >= every and now >= self._left_alone.get(name, now) and quiet(streams, name):

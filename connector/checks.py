@@ -189,9 +189,8 @@ def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterato
         remedy = "a row needs its whole key to have a place: fill it in the view, or choose another with key: [...]"
         yield Finding("error", subject, f"{keyless} row(s) have no {' or '.join(view.key)} and are not read", remedy)
     normalised = binding.contract.normalise(page.frame, binding, Context())
-    good = normalised.understood
     refused = normalised.rejections.filter(~normalised.rejections["kept"])
-    yield Finding("ok", subject, f"{page.frame.height} rows read, {good} understood")
+    yield Finding("ok", subject, f"{page.frame.height} rows read, {normalised.understood} understood")
     for reason, field, count in refused.group_by("reason", "field").len().sort("len", descending=True).head(5).rows():
         yield Finding(
             "warn",

@@ -20,9 +20,11 @@ PROFILES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "external_id": pl.String,
     "status": pl.String,
     "status_raw": pl.String,
-    "marketable": pl.Boolean,
-    "rg_self_excluded": pl.Boolean,
+    "eligible": pl.Boolean,  # for marketing, as far as the row says it: no time comes into it
+    "cooling_off_until": INSTANT,
+    "rg_self_excluded_until": INSTANT,
     "registered_at": INSTANT,
+    "last_login_at": INSTANT,
     "language": pl.String,
     "default_currency_code": pl.String,
     "username": pl.String,
@@ -38,13 +40,29 @@ PROFILES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "affiliate_str": pl.String,
     "email_disabled": pl.Boolean,
     "sms_disabled": pl.Boolean,
-    "tags": pl.String,  # JSON array of texts
-    "groups": pl.String,  # JSON array of texts
+    "push_disabled": pl.Boolean,
+    "calls_disabled": pl.Boolean,
+    "telegram_id": pl.String,
+    "wallets": pl.String,  # JSON array of {network, address}; null: not told
+    "tags": pl.String,  # JSON array of texts; null: not told
+    "groups": pl.String,  # JSON array of texts; null: not told
     "traits": pl.String,  # JSON object
     "source_updated_at": INSTANT,
     "cursor": pl.String,  # dt_update as the source wrote it
     "history": pl.Boolean,
 }
+
+#: What is known of a player before a profile replaces what was there.
+BEFORE: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "brand_id": pl.String,
+    "external_id": pl.String,
+    "status": pl.String,
+    "kyc_status": pl.String,
+    "is_stub": pl.Boolean,
+    "last_login_at": INSTANT,
+    "rg_self_excluded_until": INSTANT,
+}
+_IDENTITY: Final = ["brand_id", "external_id"]
 
 #: core_account_status -> UCRM status. Whatever is not listed is kept raw and never marketable.
 STATUSES: Final = {
@@ -83,17 +101,25 @@ class MarketingRules:
         parts = (self.statuses, self.excluded_tags, self.excluded_groups)
         return json.dumps([sorted(part) for part in parts], ensure_ascii=False)
 
+    @classmethod
+    def read(cls, text: str) -> MarketingRules:
+        """Return the rules that were written as this text."""
+        return cls(*(frozenset(part) for part in json.loads(text)))
+
 
 def ucrm_status(raw: pl.Expr) -> pl.Expr:
     """Return the UCRM status of an upper-case operator status; an unknown one is `banned`: it must not be messaged."""
     return raw.replace_strict(STATUSES, default="banned", return_dtype=pl.String)
 
 
-def marketable(rules: MarketingRules, *, cooling_off: pl.Expr) -> pl.Expr:
-    """Return whether a player may be marketed to: status allowed, no excluding tag or group, not cooling off."""
+def eligible(rules: MarketingRules, *, unreadable: pl.Expr) -> pl.Expr:
+    """Return who may be marketed to while no exclusion lasts: status allowed, no excluding tag or group, all readable.
+
+    The store judges by the clock what is `marketable`: see store.players.
+    """
     allowed = pl.col("status_raw").is_in(list(rules.statuses))
     tagged = _holds("tags", rules.excluded_tags) | _holds("groups", rules.excluded_groups)
-    return allowed & ~tagged & ~cooling_off
+    return allowed & ~tagged & ~unreadable
 
 
 def _holds(column: str, excluded: frozenset[str]) -> pl.Expr:
@@ -106,34 +132,29 @@ def _holds(column: str, excluded: frozenset[str]) -> pl.Expr:
 def changes(before: pl.DataFrame, after: pl.DataFrame, *, live_since: pl.Expr) -> pl.DataFrame:
     """Return the events that replacing profiles `before` by `after` means; history and backfill give none.
 
-    `before` has brand_id, external_id, status, kyc_status and is_stub of the players that existed. `live_since` is the
-    instant after which a registration counts as a sign-up (null: never).
+    `before` has the columns BEFORE of the players that existed. `live_since` is the instant after which a registration
+    counts as a sign-up, and the first login seen of a player as one (null: never).
     """
     if after.is_empty():
         return pl.DataFrame(schema=EVENTS)
-    old = before.select("brand_id", "external_id", old_status="status", old_kyc="kyc_status", known=~pl.col("is_stub"))
-    joined = after.filter(~pl.col("history")).join(old, on=["brand_id", "external_id"], how="left")
-    joined = joined.with_columns(pl.col("known").fill_null(value=False))
+    old = before.select(*_IDENTITY, *(pl.col(name).alias(f"old_{name}") for name in BEFORE if name not in _IDENTITY))
+    joined = after.filter(~pl.col("history")).join(old, on=_IDENTITY, how="left")
+    joined = joined.with_columns(known=(~pl.col("old_is_stub")).fill_null(value=False))
+    known, login = pl.col("known"), pl.col("last_login_at")
     excluded, was = pl.col("status") == "self_excluded", pl.col("old_status") == "self_excluded"
     kyc = _spelled("kyc_status").replace_strict(KYC_EVENTS, default=None, return_dtype=pl.String)
-    moved = pl.col("kyc_status").is_not_null() & _spelled("kyc_status").ne_missing(_spelled("old_kyc"))
+    moved = pl.col("kyc_status").is_not_null() & _spelled("kyc_status").ne_missing(_spelled("old_kyc_status"))
+    seen = pl.when(known).then("old_last_login_at")
+    registered = (~known & (pl.col("registered_at") > live_since), "signup", pl.col("external_id"), "registered_at")
+    logged_in = pl.concat_str("external_id", login.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), separator="|")
     updated = pl.concat_str("external_id", "cursor", separator="|")
     return pl.concat(
         [
-            _events(
-                joined,
-                ~pl.col("known") & (pl.col("registered_at") > live_since),
-                pl.lit("signup"),
-                pl.col("external_id"),
-                "registered_at",
-            ),
-            _events(
-                joined, pl.col("known") & excluded & ~was, pl.lit("self_exclusion_set"), updated, "source_updated_at"
-            ),
-            _events(
-                joined, pl.col("known") & was & ~excluded, pl.lit("self_exclusion_lifted"), updated, "source_updated_at"
-            ),
-            _events(joined, pl.col("known") & moved & kyc.is_not_null(), kyc, updated, "source_updated_at"),
+            _events(joined, *registered),
+            _events(joined, known & excluded & ~was, "self_exclusion_set", updated, "source_updated_at"),
+            _events(joined, known & was & ~excluded, "self_exclusion_lifted", updated, "source_updated_at"),
+            _events(joined, known & moved & kyc.is_not_null(), kyc, updated, "source_updated_at"),
+            _events(joined, login > pl.coalesce(seen, live_since), "login", logged_in, "last_login_at"),
         ]
     )
 
@@ -142,22 +163,28 @@ def _spelled(column: str) -> pl.Expr:
     return pl.col(column).str.strip_chars().str.to_uppercase()
 
 
-def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr, key: pl.Expr, instant: str) -> pl.DataFrame:
+def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr | str, key: pl.Expr, instant: str) -> pl.DataFrame:
     """One event frame of the rows that meet a condition; UCRM requires a level on kyc_* and a reason on a lifting.
 
     A change without a time (a user row without `dt_update`) changes the profile and gives no event.
     """
     chosen = joined.filter(condition & pl.col(instant).is_not_null() & key.is_not_null()).with_columns(
-        name=name, key=key, occurred_at=pl.col(instant)
+        name=pl.lit(name) if isinstance(name, str) else name, key=key, occurred_at=pl.col(instant)
     )
-    is_kyc, lifted = pl.col("name").str.starts_with("kyc_"), pl.col("name") == "self_exclusion_lifted"
+    named = pl.col("name")
+    until = pl.coalesce("rg_self_excluded_until", "old_rg_self_excluded_until")
+    lasts = (named == "self_exclusion_set") & (until > pl.col("occurred_at"))
+    rejected = named.is_in(["self_exclusion_lifted", "kyc_rejected"])
     level = pl.coalesce(pl.col("traits").str.json_path_match("$.kyc_level"), pl.lit("1"))
     chosen = chosen.with_columns(
-        level=pl.when(is_kyc).then(level),
-        reason=pl.when(lifted | (pl.col("name") == "kyc_rejected")).then(pl.lit("changed by the operator")),
+        level=pl.when(named.str.starts_with("kyc_")).then(level),
+        reason=pl.when(rejected).then(pl.lit("changed by the operator")),
+        until=pl.when(lasts).then(until.dt.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        effect=pl.when(named == "login").then(pl.lit("session")),
+        sign=pl.when(named == "login").then(1),
     )
     missing = [column for column in EVENTS if column not in chosen.columns]
     return chosen.with_columns(
         *(pl.lit(None, dtype=EVENTS[column]).alias(column) for column in missing if column != "properties"),
-        properties=properties(["level", "reason"]),
+        properties=properties(["level", "reason", "until"]),
     ).select(pl.col(column).cast(dtype) for column, dtype in EVENTS.items())

@@ -285,6 +285,7 @@ def _further(at: Position | None, seen: Position | None) -> Position | None:
 def _newest(normalised: Normalised) -> int | None:
     """Return the latest business time of a page, in nanoseconds."""
     newest = [normalised.events["occurred_at"].max(), normalised.profiles["source_updated_at"].max()]
+    newest.append(normalised.labels["updated_at"].max())
     instants = [instant.timestamp() for instant in newest if isinstance(instant, datetime)]
     return int(max(instants) * SECOND) if instants else None
 

@@ -12,7 +12,7 @@ from typing import Final
 import typer
 
 from connector import __version__
-from connector.cli import audit, backfill, check, demo, emulate, quarantine, replay, run, status, store, stream
+from connector.cli import audit, backfill, check, demo, emulate, players, quarantine, replay, run, status, store, stream
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 
 app: Final = typer.Typer(
@@ -31,6 +31,7 @@ app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.add_typer(stream.app, name="stream", help="Answer for a stream: accept, wait, reset, new-generation.")
 app.add_typer(quarantine.app, name="quarantine", help="Rows that were refused: list, show, retry, drop.")
+app.add_typer(players.app, name="players", help="Players: conflicts, resolve, show.")
 app.add_typer(store.app, name="store", help="The CRM store: migrate.")
 app.add_typer(emulate.app, name="emulate", help="Stand-ins for the APIs, for tests and demos.")
 

@@ -72,6 +72,8 @@ def _audited(
     from connector import audit as work
     from connector.store.audits import Outcome
 
+    if (reason := work.skipped(name)) is not None:
+        return _result(Outcome(), None, None) | {"skipped": reason}
     try:
         stream = work.open_stream(desk, name)
         if stream is None:
@@ -94,6 +96,8 @@ def _result(outcome: Any, low: str | None, high: str | None, *, error: str | Non
 def _sentence(result: dict[str, Any], *, repair: bool) -> str:
     if result["error"]:
         return str(result["error"])
+    if "skipped" in result:
+        return str(result["skipped"])
     if result["from"] is None and not result["rows"]:
         return "no rows were promised in this range"
     parts = [f"{result['rows']:,} rows from {result['from']} to {result['to']}"]

@@ -15,7 +15,18 @@ import psycopg
 from connector import clock, player
 from connector.errors import Halted, Transient
 from connector.normalised import Normalised
-from connector.store import checkpoints, edges, lease as leases, ledger, pending, players, quarantine, totals
+from connector.store import (
+    checkpoints,
+    edges,
+    labels,
+    lease as leases,
+    ledger,
+    pending,
+    players,
+    profiles,
+    quarantine,
+    totals,
+)
 from connector.store.database import classify, first_line, ordered
 
 if TYPE_CHECKING:
@@ -82,16 +93,21 @@ def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, leas
         checkpoints.assert_current(connection, checkpoint)
     events, changed_players = batch.brought.events, 0
     if batch.brought.profiles.height:
-        upserted = players.upsert(connection, checkpoint.tenant, batch.brought.profiles, production=batch.production)
+        upserted = profiles.upsert(
+            connection, checkpoint.tenant, batch.brought.profiles, production=batch.production, at=clock.now()
+        )
         changed_players = upserted.changed
         pending.settle(connection, upserted.paid, rates)
         events = pl.concat([events, _profile_events(batch, upserted)])
+    if batch.brought.labels.height:
+        changed_players += labels.write(
+            connection, checkpoint.tenant, batch.brought.labels, production=batch.production, at=clock.now()
+        )
     inserted, changed = _write_events(connection, batch, events, rates)
     quarantine.insert(connection, checkpoint, batch.brought.rejections)
     if batch.advance is not None:
-        checkpoints.advance(
-            connection, checkpoint, batch.advance, rows=inserted + (batch.rows if batch.brought.profiles.height else 0)
-        )
+        rewritten = batch.brought.profiles.height or batch.brought.labels.height
+        checkpoints.advance(connection, checkpoint, batch.advance, rows=inserted + (batch.rows if rewritten else 0))
     if batch.after is not None:
         batch.after(connection)
     leases.assert_held(connection, lease)
@@ -122,7 +138,7 @@ def _note_payments(connection: psycopg.Connection[Any], tenant: str, rows: pl.Da
         edges.expect(connection, tenant, listed, clock.now())
 
 
-def _profile_events(batch: Batch, upserted: players.Upserted) -> pl.DataFrame:
+def _profile_events(batch: Batch, upserted: profiles.Upserted) -> pl.DataFrame:
     """Events that the changed profiles mean; a registration before the first start is no sign-up."""
     since = pl.lit((batch.checkpoint.history_until or 0) // 1000).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return player.changes(upserted.before, batch.brought.profiles, live_since=since)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from connector.streams import casino, deposits, user_profile, withdrawals
+from connector.streams import casino, deposits, labels, user_profile, withdrawals
 
 if TYPE_CHECKING:
     from connector.streams.contract import Contract
@@ -12,5 +12,13 @@ if TYPE_CHECKING:
 #: Every stream, in the order of a cycle: users first, so that a transaction finds its player.
 STREAMS: Final[dict[str, Contract]] = {
     contract.stream: contract
-    for contract in (user_profile.CONTRACT, deposits.CONTRACT, withdrawals.CONTRACT, casino.BETS, casino.WINS)
+    for contract in (
+        user_profile.CONTRACT,
+        labels.TAGS,
+        labels.GROUPS,
+        deposits.CONTRACT,
+        withdrawals.CONTRACT,
+        casino.BETS,
+        casino.WINS,
+    )
 }

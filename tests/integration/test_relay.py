@@ -421,8 +421,7 @@ def test_a_profile_that_comes_during_a_step_still_goes_before_its_events(
 EXCLUDED: Final = {
     "status": "self_excluded",
     "status_raw": "SELF_EXCLUDED",
-    "marketable": False,
-    "rg_self_excluded": True,
+    "eligible": False,
 }
 
 

@@ -28,6 +28,8 @@ ROWS: Final[dict[str, dict[str, str | None]]] = {
         "core_user_language": "EN",
         "core_wallet_currency": "EUR",
     },
+    "user_tags": {"dt_update": "2026-03-01 10:00:00.123456", **IDENTITY, "tag": "vip"},
+    "user_groups": {"dt_update": "2026-03-01 10:00:00.123456", **IDENTITY, "group": "00011"},
     "deposits": {
         "dt_finalized": "2026-03-01 10:00:00.123456",
         **IDENTITY,

@@ -12,24 +12,19 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from connector.event import EVENTS, NAMES
-from connector.player import STATUSES, MarketingRules, changes, marketable, ucrm_status
+from connector.player import BEFORE, STATUSES, MarketingRules, changes, eligible, ucrm_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 EXAMPLES: Final = settings(max_examples=60, deadline=None)
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
-BEFORE: Final = {
-    "brand_id": pl.String,
-    "external_id": pl.String,
-    "status": pl.String,
-    "kyc_status": pl.String,
-    "is_stub": pl.Boolean,
-}
 
 
-def known(*, status: str | None = "active", kyc: str | None = None, stub: bool = False) -> pl.DataFrame:
-    return pl.DataFrame([("kaasino", "007", status, kyc, stub)], schema=BEFORE, orient="row")
+def known(
+    *, status: str | None = "active", kyc: str | None = None, stub: bool = False, login: datetime | None = None
+) -> pl.DataFrame:
+    return pl.DataFrame([("kaasino", "007", status, kyc, stub, login, None)], schema=BEFORE, orient="row")
 
 
 def after(profiles: Callable[..., pl.DataFrame], step: int = 0, **state: Any) -> pl.DataFrame:
@@ -62,16 +57,16 @@ def test_every_operator_status_has_a_canonical_one(raw: str, status: str) -> Non
 
 
 @pytest.mark.parametrize("raw", [*STATUSES, "FROZEN"])
-def test_only_active_players_are_marketed_to_by_default(raw: str, profiles: Callable[..., pl.DataFrame]) -> None:
-    """By default only ACTIVE is marketable; APPROVED is opt-in."""
+def test_only_active_players_are_eligible_by_default(raw: str, profiles: Callable[..., pl.DataFrame]) -> None:
+    """By default only ACTIVE is eligible; APPROVED is opt-in."""
     frame = profiles({"status_raw": raw})
-    assert frame.select(marketable(MarketingRules(), cooling_off=pl.lit(value=False))).item() is (raw == "ACTIVE")
+    assert frame.select(eligible(MarketingRules(), unreadable=pl.lit(value=False))).item() is (raw == "ACTIVE")
     opted = MarketingRules(statuses=frozenset({"ACTIVE", "APPROVED"}))
-    assert frame.select(marketable(opted, cooling_off=pl.lit(value=False))).item() is (raw in {"ACTIVE", "APPROVED"})
+    assert frame.select(eligible(opted, unreadable=pl.lit(value=False))).item() is (raw in {"ACTIVE", "APPROVED"})
 
 
 @pytest.mark.parametrize(
-    ("tags", "groups", "cooling", "allowed"),
+    ("tags", "groups", "unreadable", "allowed"),
     [
         (None, None, False, True),
         ("[]", '["00001"]', False, True),
@@ -82,13 +77,13 @@ def test_only_active_players_are_marketed_to_by_default(raw: str, profiles: Call
         (None, None, True, False),
     ],
 )
-def test_an_excluding_tag_or_group_or_cooling_off_stops_marketing(
-    tags: str | None, groups: str | None, cooling: bool, allowed: bool, profiles: Callable[..., pl.DataFrame]
+def test_an_excluding_tag_or_group_or_what_cannot_be_read_stops_marketing(
+    tags: str | None, groups: str | None, unreadable: bool, allowed: bool, profiles: Callable[..., pl.DataFrame]
 ) -> None:
-    """Tags and groups are compared as written; a player who cools off is left alone."""
+    """Tags and groups are compared as written; what may exclude and cannot be read does."""
     rules = MarketingRules(excluded_tags=frozenset({"SE", "underage"}), excluded_groups=frozenset({"00011", "00012"}))
     frame = profiles({"tags": tags, "groups": groups})
-    assert frame.select(marketable(rules, cooling_off=pl.lit(value=cooling))).item() is allowed
+    assert frame.select(eligible(rules, unreadable=pl.lit(value=unreadable))).item() is allowed
 
 
 @pytest.mark.parametrize(
@@ -215,3 +210,56 @@ def test_any_sequence_of_states_sets_and_lifts_in_turn(
     assert all(first != second for first, second in itertools.pairwise(said))
     turns = [status == "self_excluded" for status, _ in sequence]
     assert len(said) == sum(first != second for first, second in itertools.pairwise(turns))
+
+
+NINE: Final = NOON - timedelta(hours=3)
+
+
+@pytest.mark.parametrize(
+    ("before", "login", "expected"),
+    [
+        ({"login": NINE}, NOON, True),
+        ({"login": NOON}, NOON, False),
+        ({"login": NOON}, NINE, False),
+        ({"login": NINE}, None, False),
+        ({}, NOON, True),
+        ({}, NINE - timedelta(hours=1), False),
+        (None, NOON, True),
+        (None, NINE, False),
+        ({"stub": True}, NOON, True),
+    ],
+)
+def test_a_login_is_one_that_moved_on(
+    before: dict[str, Any] | None, login: datetime | None, expected: bool, profiles: Callable[..., pl.DataFrame]
+) -> None:
+    """Later than the one known, or, where none is known, after the live horizon: it counts as a session."""
+    frame = pl.DataFrame(schema=BEFORE) if before is None else known(**before)
+    found = changes(frame, after(profiles, last_login_at=login, registered_at=None), live_since=pl.lit(NINE))
+    assert found["name"].to_list() == (["login"] if expected else [])
+    if expected:
+        assert found.select("occurred_at", "effect", "sign", "key").row(0) == (
+            *(NOON, "session", 1),
+            "007|2026-03-01T12:00:00.000000Z",
+        )
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [(NOON + timedelta(days=1), {"until": "2026-03-02T12:00:00Z"}), (NOON - timedelta(days=1), {}), (None, {})],
+)
+def test_a_self_exclusion_says_until_when(
+    until: datetime | None, said: dict[str, str], profiles: Callable[..., pl.DataFrame]
+) -> None:
+    """As far as it is known, and not over already."""
+    now = after(profiles, status="self_excluded", rg_self_excluded_until=until, registered_at=None)
+    (found,) = changes(known(), now, live_since=pl.lit(None, dtype=pl.Datetime("us", "UTC"))).to_dicts()
+    assert (found["name"], json.loads(found["properties"])) == ("self_exclusion_set", said)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [MarketingRules(), MarketingRules(frozenset({"ACTIVE", "Ü"}), frozenset({'a"b', "SE"}), frozenset({"00011"}))],
+)
+def test_rules_are_read_as_they_were_written(rules: MarketingRules) -> None:
+    """The store keeps them as a text."""
+    assert MarketingRules.read(rules.written()) == rules

@@ -46,12 +46,7 @@ def test_a_minimal_row_is_a_whole_profile(profile: Callable[..., Any], lost: Cal
     """The seven required columns are enough."""
     found = profile()
     assert (found["brand_id"], found["external_id"]) == ("kaasino", "007")
-    assert (found["status"], found["status_raw"], found["marketable"], found["rg_self_excluded"]) == (
-        "active",
-        "ACTIVE",
-        True,
-        False,
-    )
+    assert (found["status"], found["status_raw"], found["eligible"]) == ("active", "ACTIVE", True)
     assert found["registered_at"] == datetime(2025, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
     assert found["source_updated_at"] == datetime(2026, 3, 1, 10, 0, 0, 123_456, tzinfo=UTC)
     assert found["cursor"] == "2026-03-01 10:00:00.123456"
@@ -61,24 +56,23 @@ def test_a_minimal_row_is_a_whole_profile(profile: Callable[..., Any], lost: Cal
 
 
 @pytest.mark.parametrize(
-    ("written", "status", "excluded"),
+    ("written", "status"),
     [
-        ("ACTIVE", "active", False),
-        ("Active", "active", False),
-        (" active ", "active", False),
-        ("self_excluded", "self_excluded", True),
-        ("Banned", "banned", False),
-        ("Frozen", "banned", False),
+        ("ACTIVE", "active"),
+        ("Active", "active"),
+        (" active ", "active"),
+        ("self_excluded", "self_excluded"),
+        ("Banned", "banned"),
+        ("Frozen", "banned"),
     ],
 )
 def test_a_status_is_read_in_any_case_and_an_unknown_one_is_kept_raw(
-    written: str, status: str, excluded: bool, profile: Callable[..., Any]
+    written: str, status: str, profile: Callable[..., Any]
 ) -> None:
-    """Only a plainly active player is marketable; what nobody knows is kept as written, in upper case."""
+    """Only a plainly active player is eligible; what nobody knows is kept as written, in upper case."""
     found = profile(core_account_status=written)
-    assert (found["status"], found["rg_self_excluded"]) == (status, excluded)
-    assert found["status_raw"] == written.strip().upper()
-    assert found["marketable"] is (status == "active")
+    assert (found["status"], found["status_raw"]) == (status, written.strip().upper())
+    assert found["eligible"] is (status == "active")
 
 
 @pytest.mark.parametrize("written", ["007", "7", "a|b", "3f2b8c1e-0000-4000-8000-000000000001", " 7", "Ünïq"])
@@ -220,24 +214,88 @@ def test_every_lost_field_of_a_page_is_reported(normalise: Callable[..., Any], r
         ({"tags": "vip"}, True),
         ({"tags": "vip,SE"}, False),
         ({"groups": "{00011}"}, False),
-        ({"cooling_off_until": "2026-03-01 09:00:00"}, True),
-        ({"cooling_off_until": "2026-03-08"}, False),
-        ({"cooling_off_until": "1772900000000"}, False),
+        ({"cooling_off_until": "2026-03-08", "self_excluded_until": "2026-03-08"}, True),
     ],
 )
-def test_tags_groups_and_cooling_off_decide_marketing(
+def test_tags_and_groups_decide_who_is_eligible(
     changes: dict[str, str], allowed: bool, profile: Callable[..., Any]
 ) -> None:
-    """An excluding tag or group, or a cooling-off that lasts beyond the update, makes a player unmarketable."""
-    assert profile(**changes)["marketable"] is allowed
+    """An excluding tag or group does; an exclusion that ends is the clock's to judge, not the row's."""
+    assert profile(**changes)["eligible"] is allowed
+
+
+@pytest.mark.parametrize("column", ["cooling_off_until", "self_excluded_until", "tags", "groups"])
+def test_what_may_exclude_and_cannot_be_read_excludes(column: str, profile: Callable[..., Any]) -> None:
+    """Doubt about an exclusion is an exclusion, as with an unknown status."""
+    found = profile(**{column: "[until further notice"})
+    assert found["eligible"] is False
+    assert json.loads(found["traits"]) == {"unreadable_exclusion": "true"}
+
+
+def test_times_that_exclude_and_flags_that_withhold_consent_have_columns(profile: Callable[..., Any]) -> None:
+    """They are no traits: the store judges by them, whatever the writing."""
+    found = profile(
+        cooling_off_until="1772900000000",
+        self_excluded_until="2026-03-08",
+        last_login_at="2026-03-01 09:00:00",
+        core_is_push_disabled_by_platform="Y",
+        core_is_phone_disabled_by_platform="0",
+        telegram_id="4711",
+    )
+    assert (found["cooling_off_until"], found["rg_self_excluded_until"], found["last_login_at"]) == (
+        datetime(2026, 3, 7, 16, 13, 20, tzinfo=UTC),
+        datetime(2026, 3, 8, tzinfo=UTC),
+        datetime(2026, 3, 1, 9, tzinfo=UTC),
+    )
+    assert (found["push_disabled"], found["calls_disabled"], found["telegram_id"]) == (True, False, "4711")
+    assert found["traits"] == "{}"
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tags": "[broken"}, {"groups": "[00011"}, {"cooling_off_until": "until further notice"}]
+    ("written", "addresses"),
+    [
+        ('{"network": "ETH", "address": "0xAb"}', [("eth", "0xAb")]),
+        (
+            '[{"network": "tron", "address": "T1", "x": 1}, {"network": "eth", "address": " 0xAb "}]',
+            [("eth", "0xAb"), ("tron", "T1")],
+        ),
+        ("[]", []),
+        (None, None),
+    ],
 )
-def test_what_may_exclude_and_cannot_be_read_excludes(changes: dict[str, str], profile: Callable[..., Any]) -> None:
-    """Doubt about an exclusion is an exclusion, as with an unknown status."""
-    assert profile(**changes)["marketable"] is False
+def test_wallets_come_as_one_or_as_many(
+    written: str | None, addresses: list[tuple[str, str]] | None, profile: Callable[..., Any]
+) -> None:
+    """A network is read in any case, an address stays as written."""
+    found = profile(wallets=written)["wallets"]
+    listed = None if found is None else [(wallet["network"], wallet["address"]) for wallet in json.loads(found)]
+    assert listed == addresses
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("0xAb", '"0xAb"', "7", '{"network": "eth"}', '[{"network": "", "address": "0xAb"}]', "[[]]", "[" * 5000),
+        *('{"network": "eth", "address": "\\u0000"}', '{"network": "eth", "address": "\\ud800"}'),
+        '{"network": "eth", "address": "' + "0" * 129 + '"}',
+    ],
+)
+def test_a_wallet_that_is_none_costs_itself(
+    written: str, profile: Callable[..., Any], lost: Callable[..., Any]
+) -> None:
+    """The rest of the row goes on."""
+    assert profile(wallets=written)["wallets"] is None
+    assert lost(wallets=written) == [("wallets", "not a list", True)]
+
+
+@pytest.mark.parametrize("column", ["tags", "groups"])
+def test_a_list_that_says_nothing_is_empty_and_one_that_is_not_there_unknown(
+    column: str, profile: Callable[..., Any]
+) -> None:
+    """What other streams told of a player is kept only where the view has no such column."""
+    assert profile(**{column: None})[column] == "[]"
+    assert profile(**{column: "[broken"})[column] is None
+    assert profile()[column] is None
 
 
 def test_optional_and_extra_columns_become_traits(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:

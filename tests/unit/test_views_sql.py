@@ -19,12 +19,14 @@ DIALECTS: Final = {"postgresql": "postgres", "mysql": "mysql", "sqlserver": "tsq
 VIEWS: Final = views_directory()
 SCRIPTS: Final = sorted(VIEWS.glob("*/*.sql"))
 FILES: Final = {
-    *("touched_at", "user_profile", "deposits", "withdrawals"),
+    *("touched_at", "user_profile", "user_labels", "deposits", "withdrawals"),
     *("casino_bets", "casino_wins_separate", "casino_win_per_bet", "indexes", "role"),
 }
 #: View -> (stream, mode, cursor, key).
 SHOWN: Final = {
     "user_profile": ("user_profile", None, "dt_update", ("ext_brand_id", "user_ext_id")),
+    "user_tags": ("user_tags", None, "dt_update", ("ext_brand_id", "user_ext_id", "tag")),
+    "user_groups": ("user_groups", None, "dt_update", ("ext_brand_id", "user_ext_id", "group_code")),
     "deposits": ("deposits", None, "dt_finalized", ("transaction_id",)),
     "withdrawals": ("withdrawals", None, "dt_finalized", ("transaction_id", "withdrawal_status")),
     "casino_bets": ("casino_bets", "single_table", "id", ("id",)),

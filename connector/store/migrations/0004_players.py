@@ -27,6 +27,9 @@ alter table crm.players
     add column eligible boolean not null default false,
     add column cooling_off_until timestamptz,
     add column rg_self_excluded_until timestamptz,
+    add column tags_in_profile boolean not null default false,
+    add column groups_in_profile boolean not null default false,
+    add column lead jsonb,
     add column push_disabled boolean,
     add column calls_disabled boolean,
     add column consents jsonb not null default '{}',
@@ -44,16 +47,24 @@ alter table crm.players add column vertical_activity jsonb generated always as (
 comment on column crm.players.external_id is 'null: a lead, claimed by the first profile that shares a contact with it';
 comment on column crm.players.eligible is
     'by status, tags and groups; marketable is that, and no exclusion or cooling-off of this moment';
-update crm.players set eligible = marketable, last_casino_bet_at = last_bet_at;
+comment on column crm.players.lead is
+    'claimed: what was known of the lead, and holds wherever the source says nothing';
+comment on column crm.players.tags_in_profile is
+    'user_profile tells the tags: what user_tags says is kept, and not shown; groups_in_profile likewise';
+update crm.players set last_casino_bet_at = last_bet_at, eligible = marketable, telegram_id = traits ->> 'telegram_id',
+    cooling_off_until = (traits ->> 'cooling_off_until')::timestamptz, tags_in_profile = tags is not null,
+    groups_in_profile = groups is not null, traits = traits - array['telegram_id', 'cooling_off_until'];
+update crm.tenants set marketing_rules = null;
 update crm.players p set deposit_count = m.deposits, withdrawal_count = m.withdrawals
 from (
     select player_id, count(*) filter (where effect = 1) - count(*) filter (where effect = -1) as deposits,
            count(*) filter (where effect = 2) - count(*) filter (where effect = -2) as withdrawals
     from crm.event_rows where effect in (-2, -1, 1, 2) and amount_base is not null group by player_id
 ) m where m.player_id = p.player_id;
-create index players_email on crm.players (tenant, lower(email)) where email is not null;
+create index players_email on crm.players (tenant, lower(email)) where octet_length(email) <= 500;
 create index players_phone on crm.players (tenant, phone) where phone is not null;
 create index players_telegram on crm.players (tenant, telegram_id) where telegram_id is not null;
+create index players_leads on crm.players (tenant) where external_id is null;
 """
 
 IDENTITY = """
@@ -161,11 +172,13 @@ def downgrade() -> None:
     for table in ("player_edges", "player_totals", "fx_rates", "player_labels", "player_conflicts", "player_wallets"):
         op.execute(f"drop table crm.{table}")
     op.execute("alter table crm.fx_pending drop column currency, drop column occurred_at")
-    op.execute("drop index crm.players_email; drop index crm.players_phone; drop index crm.players_telegram")
+    for index in ("leads", "email", "phone", "telegram"):
+        op.execute(f"drop index crm.players_{index}")
     for column in (
         *("vertical_activity", "last_sport_bet_at", "last_casino_bet_at", "sport_bet_count", "sport_won"),
         *("sport_wagered", "withdrawal_count", "deposit_count", "last_login_at", "consents", "calls_disabled"),
         *("push_disabled", "rg_self_excluded_until", "cooling_off_until", "eligible", "anonymous_ids"),
+        *("tags_in_profile", "groups_in_profile", "lead"),
     ):
         op.execute(f"alter table crm.players drop column {column}")
     op.execute("drop function crm.vertical_activity")

@@ -1,0 +1,109 @@
+"""`connector players ...`: accounts that share a contact, what a person says of them, and one player as it stands."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
+from connector.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+app: Final = typer.Typer(no_args_is_help=True)
+_SHOWN: Final = {
+    "player": "player_id",
+    "account": "external_id",
+    "status": "status",
+    "like player": "other_id",
+    "account of that": "other_external_id",
+    "by": "matched_by",
+    "since": "found_at",
+}
+
+
+@app.callback()
+def _group() -> None:
+    """Players: conflicts, resolve, show."""
+
+
+@app.command()
+def conflicts(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """List accounts that share a contact with an earlier one, without the contact itself."""
+    from connector import app as application
+    from connector.store import identities
+
+    settings = application.load_config(config)
+    with application.reading(settings) as store, store.connect() as connection:
+        found = identities.conflicts(connection, settings.tenant)
+    if as_json:
+        print(json.dumps(found, default=str))
+    elif found:
+        Console().print(_table(found))
+        print("answer with: connector players resolve PLAYER OTHER --distinct | --same")
+    else:
+        print("no two accounts share a contact that was not answered for")
+
+
+@app.command()
+def resolve(
+    player: Annotated[int, typer.Argument(help="One player's id, as `conflicts` lists it.")],
+    other: Annotated[int, typer.Argument(help="The other one's.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    distinct: Annotated[bool, typer.Option("--distinct", help="They are two people.")] = False,
+    same: Annotated[bool, typer.Option("--same", help="One person has both accounts.")] = False,
+) -> None:
+    """Answer for two accounts: both stay as they are, and the pair is never asked about again."""
+    from connector import app as application
+    from connector.store import identities
+
+    if distinct == same:
+        raise Misconfigured("say what they are", hint="--distinct: two people; --same: one person with both accounts")
+    settings = application.load_config(config)
+    with application.reading(settings) as store, store.connect() as connection:
+        freed = identities.answer(connection, settings.tenant, player, other, "distinct" if distinct else "same")
+    print("answered" + ("; its status is active again" if freed else "; its status stays as it is"))
+
+
+@app.command()
+def show(
+    brand: Annotated[str, typer.Argument(help="The brand, as the source writes it.")],
+    external_id: Annotated[str, typer.Argument(help="The player's id there.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Print all that is known of one player, contacts included."""
+    from connector import app as application
+    from connector.store import identities
+
+    settings = application.load_config(config)
+    with application.reading(settings) as store, store.connect() as connection:
+        found = identities.player(connection, settings.tenant, brand, external_id)
+    if found is None:
+        raise Misconfigured(f"brand {brand} has no player {external_id}", hint="ids are compared as they are written")
+    if as_json:
+        print(json.dumps(found, default=str))
+        return
+    for name, value in found.items():
+        if value not in (None, [], {}):
+            print(f"{name:<24} {_written(value)}")
+
+
+def _written(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else str(value)
+
+
+def _table(found: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(*_SHOWN, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in found:
+        told = {**row, "external_id": f"{row['brand_id']}:{row['external_id']}"}
+        told["other_external_id"] = f"{row['other_brand_id']}:{row['other_external_id']}"
+        told["found_at"] = f"{row['found_at']:%Y-%m-%d %H:%M}"
+        table.add_row(*(str(told[name]) for name in _SHOWN.values()))
+    return table
