@@ -44,11 +44,20 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class AmountColumn:
-    """A view's column that holds the amounts of its rows, or of those whose `type_column` says one of `types`."""
+    """A view's column that holds the amounts of its rows, or of those whose `type_column` says one of `types`.
+
+    `otherwise` is the column that holds them where this one is null.
+    """
 
     column: str
     type_column: str | None = None
     types: tuple[str, ...] = ()
+    otherwise: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of amounts, the one that goes first, first."""
+        return (self.column,) if self.otherwise is None else (self.column, self.otherwise)
 
 
 @dataclass

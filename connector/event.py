@@ -71,6 +71,21 @@ NAMES: Final = (
     "bet_settled",
     "custom_bet_rolled_back",
     "login",
+    "deposit_initiated",
+    "deposit_failed",
+    "sport_bet_placed",
+    "custom_sport_bet_selection_open",
+    "sport_bet_settled",
+    "sport_bet_voided",
+    "sport_cashout",
+    "custom_sport_bet_selection_settled",
+    "bonus_claimed",
+    "bonus_wagered",
+    "bonus_completed",
+    "bonus_expired",
+    "custom_bonus_activated",
+    "custom_bonus_cancelled",
+    "custom_sport_bet_rolled_back",
 )
 
 #: Not an event of its own: what a destination may be told of a player's balance, with the events that carry one.
@@ -81,7 +96,10 @@ BALANCE_CARRIERS: Final = (
 )
 
 #: Events whose money and bets belong to the sportsbook; all others are the casino's.
-SPORT: Final = ("sport_bet_placed", "sport_bet_settled", "sport_bet_voided", "sport_cashout")
+SPORT: Final = (
+    *("sport_bet_placed", "sport_bet_settled", "sport_bet_voided", "sport_cashout"),
+    "custom_sport_bet_rolled_back",
+)
 
 _KEY_PART: Final = re.compile(r"((?:[^\\|]|\\.)*)\|", re.DOTALL)
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', **{chr(code): f"\\u{code:04x}" for code in range(32)}}

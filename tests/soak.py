@@ -36,6 +36,10 @@ KEYS: Final = {
     "deposits": ("transaction_id::text", "dt_finalized"),
     "withdrawals": ("transaction_id::text || '|' || withdrawal_status", "dt_finalized"),
     "casino_bets": ("id::text", "id"),
+    "sport_bet_open": ("id::text", "id"),
+    "sport_bet_settled": ("id::text", "id"),
+    "failed_deposits": ("transaction_id::text", "dt_finalized"),
+    "bonuses": ("id::text", "id"),
 }
 _END_SESSIONS: Final = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'connector' and pid <> pg_backend_pid()"
 _PATIENCE_SECONDS: Final = 180.0

@@ -91,9 +91,9 @@ def _tell(console: Console, result: dict[str, Any]) -> None:
     for stream, rows in result["streams"].items():
         same = rows["replica"] == rows["store"]
         console.print(
-            f"{stream:<14} {rows['replica']:>10,} on the replica  {rows['store']:>10,} in the store"
+            f"{stream:<27} {rows['replica']:>10,} on the replica  {rows['store']:>10,} in the store"
             f"  {'equal' if same else 'DIFFERENT'}"
         )
     for name, row in result["destinations"].items():
-        console.print(f"{name:<14} {row['accepted']:>10,} accepted        {row['refused']:>10,} refused")
+        console.print(f"{name:<27} {row['accepted']:>10,} accepted        {row['refused']:>10,} refused")
     console.print("[green]every row, once[/]" if result["ok"] else "[red]store and replica differ[/]")

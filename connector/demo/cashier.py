@@ -1,4 +1,4 @@
-"""Money that comes and goes: deposits, withdrawals and chargebacks, each in the steps a reader of the views sees.
+"""Money that comes and goes: deposits with their bonuses, withdrawals, chargebacks, in the steps that the views show.
 
 Owns the statuses and their odds. It keeps a wallet's amount beside the database's own, and writes it now and then.
 """
@@ -40,8 +40,27 @@ def deposit(life: Life, player: Player, *, at_least: int = 0) -> Story[bool]:
     balance(life, wallet)
     life.happened["deposit"] += 1
     life.deposits.append((player, number))
+    if code is not None:
+        life.tell(bonus(life, wallet, code, amount), after=rng.uniform(0.2, 1.0))
     life.say(player, f"deposited {games.money(amount, wallet.currency)} by {method.replace('_', ' ')}")
     return True
+
+
+def bonus(life: Life, wallet: Wallet, code: str, amount: int) -> Story[None]:
+    """Issue the bonus of a deposit, and see what becomes of it."""
+    rng, number = life.rng, life.ids.take("bonus_issues")
+    spins = 20 if code == "FRIDAY" else None
+    kind = "freespins" if spins else "deposit"
+    life.batch.add("bonuses", number, wallet.account_id, code, kind, amount // 2, amount * 15, spins)
+    life.batch.add("bonus_statuses", number, "ISSUED", None)
+    yield rng.uniform(0.5, 3.0)
+    life.batch.add("bonus_statuses", number, "ACTIVE", 0)
+    life.happened["bonus"] += 1
+    yield rng.uniform(2.0, 8.0)
+    status = rng.choice(("WAGER_DONE", "LOST", "LOST", "CANCELLED", "EXPIRED"))
+    wagered = 15 * amount if status == "WAGER_DONE" else rng.randrange(15 * amount)
+    life.batch.add("bonus_statuses", number, status, wagered)
+    life.happened["bonus ended"] += 1
 
 
 def withdrawal(life: Life, player: Player) -> Story[None]:

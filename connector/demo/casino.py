@@ -30,8 +30,18 @@ STREAMS: Final = {
     "deposits": ("deposits", "dt_finalized"),
     "withdrawals": ("withdrawals", "dt_finalized"),
     "casino_bets": ("casino_bets", "id"),
+    "sport_bet_open": ("sport_bet_open", "id"),
+    "sport_bet_selection_open": ("sport_bet_selection_open", "id"),
+    "sport_bet_settled": ("sport_bet_settled", "id"),
+    "sport_bet_selection_settled": ("sport_bet_selection_settled", "id"),
+    "failed_deposits": ("failed_deposits", "dt_finalized"),
+    "bonuses": ("bonuses", "id"),
 }
-_VIEWS: Final = ("user_profile", "deposits", "withdrawals", "casino_bets", "casino_wins_separate", "casino_win_per_bet")
+_VIEWS: Final = (
+    *("user_profile", "deposits", "withdrawals", "casino_bets", "casino_wins_separate", "casino_win_per_bet"),
+    *("sport_bet_open", "sport_bet_selection_open", "sport_bet_settled", "sport_bet_selection_settled"),
+    *("failed_deposits", "bonuses"),
+)
 _SCHEMA_SQL: Final = Path(__file__).with_name("schema.sql")
 
 

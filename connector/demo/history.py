@@ -1,6 +1,7 @@
 """Months of play in seconds: hands the server what people and games look like, and lets it draw the rest itself.
 
-Owns the parameters and the order of the steps; the draws themselves are in history.sql. It creates neither tables nor
+Owns the parameters and the order of the steps; the draws themselves are in history.sql and
+sportsbook.sql. It creates neither tables nor
 views: casino.py has done so before. The same seed and sizes give the same casino, shifted to the moment of the build.
 """
 
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
-from connector.demo import games, people
+from connector.demo import games, people, sportsbook
 
 if TYPE_CHECKING:
     import psycopg
 
-_SCRIPT: Final = Path(__file__).with_name("history.sql")
+_SCRIPTS: Final = tuple(Path(__file__).with_name(name) for name in ("history.sql", "sportsbook.sql"))
 
 #: A hash is a fair die: the same arguments fall the same way whatever the plan or the order of rows.
 _DICE: Final = sql.SQL("""
@@ -41,6 +42,7 @@ create temporary table class (
 create temporary table pays (name text, steps integer[], factors integer[]) on commit drop;
 create temporary table affiliate (n integer, id integer, name text) on commit drop;
 create temporary table currency (code text, per_cent bigint) on commit drop;
+create temporary table fixture (n integer, sport text, league text, home text, away text) on commit drop;
 """
 
 #: Triggers off, nothing spilled to disk, no time lost to compiling: this is one bulk load.
@@ -69,7 +71,9 @@ def fill(connection: psycopg.Connection, *, players: int, bets: int, seed: int) 
         )
         _describe_people(connection)
         _describe_games(connection)
-        connection.execute(_SCRIPT.read_bytes())
+        _describe_fixtures(connection)
+        for script in _SCRIPTS:
+            connection.execute(script.read_bytes())
     connection.execute("analyze")
 
 
@@ -109,3 +113,9 @@ def _describe_games(connection: psycopg.Connection) -> None:
             "insert into casino.games values (%s, %s, %s, %s)",
             [(g.id, g.title, g.provider, g.category) for g in games.GAMES],
         )
+
+
+def _describe_fixtures(connection: psycopg.Connection) -> None:
+    fixtures = [(n, f.sport, f.league, f.home, f.away) for n, f in enumerate(sportsbook.FIXTURES)]
+    with connection.cursor() as cursor:
+        cursor.executemany("insert into fixture values (%s, %s, %s, %s, %s)", fixtures)

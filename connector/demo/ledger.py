@@ -118,6 +118,44 @@ STATEMENTS: Final[dict[str, LiteralString]] = {
             v.action, v.amount, v.bonus, timezone('UTC', clock_timestamp())
         from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[])
             as v (id, account_id, round_id, action, amount, bonus)""",
+    "sport_bets": """
+        insert into casino.sport_bets (
+            id, account_id, kind, amount_cents, total_odds, selections_count, potential_payoff_cents, live, created_at
+        )
+        select v.id, v.account_id, v.kind, v.stake, v.odds / 100.0, v.selections, v.potential, v.live,
+            timezone('UTC', clock_timestamp())
+        from unnest(%s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[],
+            %s::boolean[]) as v (id, account_id, kind, stake, odds, selections, potential, live)""",
+    "selections": """
+        insert into casino.sport_bet_selections (
+            id, bet_id, event_id, event_title, sport, league, market, outcome, odds, home_team, away_team, live,
+            event_starts_at, created_at
+        )
+        select v.id, v.bet_id, v.event_id, v.title, v.sport, v.league, v.market, v.outcome, v.odds / 100.0, v.home,
+            v.away, v.live, timezone('UTC', date_trunc('hour', now())), timezone('UTC', clock_timestamp())
+        from unnest(
+            %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+            %s::integer[], %s::text[], %s::text[], %s::boolean[]
+        ) as v (id, bet_id, event_id, title, sport, league, market, outcome, odds, home, away, live)""",
+    "sport_settlements": """
+        insert into casino.sport_bet_settlements (
+            bet_id, status, payoff_cents, cashout_cents, reason, undone, created_at
+        )
+        select v.*, timezone('UTC', clock_timestamp())
+        from unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::boolean[]) as v""",
+    "results": """
+        insert into casino.sport_selection_results (selection_id, status, score, created_at)
+        select v.*, timezone('UTC', clock_timestamp()) from unnest(%s::bigint[], %s::text[], %s::text[]) as v""",
+    "bonuses": """
+        insert into casino.bonus_issues (
+            id, account_id, title, strategy, amount_cents, wager_requirement_cents, freespins, valid_until, created_at
+        )
+        select v.*, timezone('UTC', date_trunc('day', now()) + interval '14 days'), timezone('UTC', clock_timestamp())
+        from unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::smallint[])
+            as v""",
+    "bonus_statuses": """
+        insert into casino.bonus_transitions (bonus_issue_id, status, wagered_cents, created_at)
+        select v.*, timezone('UTC', clock_timestamp()) from unnest(%s::bigint[], %s::text[], %s::bigint[]) as v""",
     "balances": """
         update casino.accounts as a set amount_cents = v.amount, updated_at = timezone('UTC', clock_timestamp())
         from unnest(%s::bigint[], %s::bigint[]) as v (id, amount) where a.id = v.id""",
@@ -126,7 +164,8 @@ STATEMENTS: Final[dict[str, LiteralString]] = {
 #: Statements whose every row is a row, new or changed, of one of the polled views.
 VISIBLE: Final = frozenset({
     "users", "logins", "confirmations", "exclusions", "cool_offs", "verifications", "preferences", "tags", "untags",
-    "groups", "chargebacks", "transitions", "transactions",
+    "groups", "chargebacks", "transitions", "transactions", "sport_bets", "selections", "sport_settlements", "results",
+    "bonus_statuses",
 })  # fmt: skip
 _BLOCK: Final = 200
 

@@ -55,7 +55,7 @@ def screen(watch: Watch, stories: Iterable[str], *, left: float | None) -> Group
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     for name in ("stream", "on the replica", "in the store", "delivered", "rows/s", "lag"):
         table.add_column(
-            name, justify="left" if name == "stream" else "right", min_width=14 if name == "stream" else 11
+            name, justify="left" if name == "stream" else "right", min_width=27 if name == "stream" else 11
         )
     for stream, rows in sight.replica.items():
         stored, lag = sight.store[stream], watch.lag(stream)

@@ -49,6 +49,19 @@ EVENTS: Final = {
     "bet_placed": "casino_bets",
     "bet_settled": "casino_bets",
     "custom_bet_rolled_back": "casino_bets",
+    "sport_bet_placed": "sport_bet_open",
+    "custom_sport_bet_selection_open": "sport_bet_selection_open",
+    "sport_bet_settled": "sport_bet_settled",
+    "sport_bet_voided": "sport_bet_settled",
+    "sport_cashout": "sport_bet_settled",
+    "custom_sport_bet_rolled_back": "sport_bet_settled",
+    "custom_sport_bet_selection_settled": "sport_bet_selection_settled",
+    "deposit_failed": "failed_deposits",
+    "bonus_claimed": "bonuses",
+    "custom_bonus_activated": "bonuses",
+    "bonus_completed": "bonuses",
+    "custom_bonus_cancelled": "bonuses",
+    "bonus_expired": "bonuses",
 }
 
 
@@ -217,10 +230,7 @@ class Stage:
                     "brands": {
                         "kaasino": {"customer_id": "kaasino:{user_ext_id}", "site_domain": "kaasino.example.com"}
                     },
-                    "streams": {
-                        **{name: {"view": views[name]} for name in ("user_profile", "deposits", "withdrawals")},
-                        "casino_bets": {"view": views["casino_bets"], "start": "beginning"},
-                    },
+                    "streams": {name: {"view": view, "start": "beginning"} for name, view in views.items()},
                 }
             ],
             "destinations": [

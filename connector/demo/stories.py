@@ -2,7 +2,7 @@
 
 A story is a generator: it adds rows to the batch at hand and yields the seconds until it goes on, or a Hold when what
 it wrote shall commit late. It owns its player while it runs, so no two open transactions ever touch the same player.
-The happenings themselves are in play.py, cashier.py and profile.py.
+The happenings themselves are in play.py, sportsbook.py, cashier.py and profile.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from connector.demo import cashier, play, profile
+from connector.demo import cashier, play, profile, sportsbook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ RATES: Final = {
     "cool_off": 0.12,
     "exclusion": 0.08,
     "chargeback": 0.08,
+    "sport_bet": 1.2,
 }
 
 
@@ -50,7 +51,7 @@ def stream(life: Life, name: str, *, rate: float) -> Story[None]:
     """Begin the happening `name` again and again, `rate` times a second on average."""
     suits, tell = _HAPPENINGS[name]
     while True:
-        player = life.pick(suits, by_play=name in {"deposit", "withdrawal"})
+        player = life.pick(suits, by_play=name in {"deposit", "withdrawal", "sport_bet"})
         if player is not None:
             life.begin(player, tell)
         yield life.rng.expovariate(rate)
@@ -78,4 +79,5 @@ _HAPPENINGS: Final[dict[str, tuple[Callable[[Player], bool], Callable[[Life, Pla
     "cool_off": (_anybody, profile.cool_off),
     "exclusion": (_anybody, profile.exclusion),
     "chargeback": (_anybody, cashier.chargeback),
+    "sport_bet": (_has_money, sportsbook.bet),
 }

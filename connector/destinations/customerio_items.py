@@ -27,9 +27,13 @@ _ENVELOPE: Final = len(b'{"batch":[]}')
 
 #: These names in an event's data would redirect a campaign's mail.
 _RESERVED: Final = frozenset({"recipient", "from_address", "reply_to"})
-#: Properties that are amounts: decimal texts in the store, numbers at the API.
-_AMOUNTS: Final = frozenset(
-    {"payout", "bet_amount", "amount_real", "amount_bonus", "fee", "bonus_balance", "real_balance", "total_balance"}
+#: Properties that are numbers: decimal texts in the store, numbers at the API.
+_NUMBERS: Final = frozenset(
+    {
+        *("payout", "bet_amount", "amount_real", "amount_bonus", "fee", "bonus_balance", "real_balance"),
+        *("total_balance", "potential_win", "total_odds", "odds", "wager_requirement", "wagered_amount"),
+        *("selection_count", "spins"),
+    }
 )
 
 
@@ -74,7 +78,7 @@ def identify(profile: Profile, brand: Brand | None, previous: Previous, wanted: 
 def event(stored: StoredEvent, brand: Brand | None, name: str) -> Item:
     """Return an event with a deterministic ULID, unix seconds and amounts as exact decimal numbers."""
     data: dict[str, Any] = {
-        _renamed(key): _number(value) if key in _AMOUNTS else value for key, value in stored.properties.items()
+        _renamed(key): _number(value) if key in _NUMBERS else value for key, value in stored.properties.items()
     }
     data |= {"transaction_id": stored.transaction_id}
     if stored.amount is not None:

@@ -27,10 +27,15 @@ def columns(
     amounts: Sequence[AmountColumn],
     types: Mapping[str, str],
 ) -> list[sa.ColumnElement[Any]]:
-    """Return the columns of the aggregate: rows, amount and digest; null for what can't be told."""
+    """Return the columns of the aggregate: rows, amount and digest; null for what can't be told.
+
+    Rows of a view without amounts are worth nothing, as their events are.
+    """
     digest = dialect.digest(_key(dialect, table, key, types)) if key else None
-    exact = amounts and all(_EXACT.match(types[item.column]) for item in amounts)
-    amount = sa.func.coalesce(sa.func.sum(_amount(dialect, table, amounts, types)), 0) if exact else sa.null()
+    exact = all(_EXACT.match(types[name]) for item in amounts for name in item.columns)
+    amount: sa.ColumnElement[Any] = sa.literal_column("0") if exact else sa.null()
+    if exact and amounts:
+        amount = sa.func.coalesce(sa.func.sum(_amount(dialect, table, amounts, types)), 0)
     return [
         sa.func.count().label("n"),
         sa.type_coerce(amount, sa.Numeric()).label("amount"),
@@ -59,11 +64,16 @@ def _amount(
 ) -> sa.ColumnElement[Any]:
     (first, *_) = amounts
     if first.type_column is None:
-        return table.c[first.column]
+        return _value(table, first)
     said = sa.func.upper(sa.func.trim(dialect.as_text(table.c[first.type_column], types[first.type_column])))
     return sa.case(
-        *((sa.or_(*(said == _constant(text) for text in item.types)), table.c[item.column]) for item in amounts)
+        *((sa.or_(*(said == _constant(text) for text in item.types)), _value(table, item)) for item in amounts)
     )
+
+
+def _value(table: sa.TableClause, item: AmountColumn) -> sa.ColumnElement[Any]:
+    columns = [table.c[name] for name in item.columns]
+    return columns[0] if len(columns) == 1 else sa.func.coalesce(*columns)
 
 
 def _constant(text: str) -> sa.ColumnElement[Any]:

@@ -107,7 +107,8 @@ def sums(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("effect").abs() == code for code in range(1, len(EFFECTS) + 1)
     )
     bet, sport = wagered | pl.col("native_stake").is_not_null(), pl.col("name").is_in(SPORT)
-    seen, placed = pl.col("occurred_at"), bet & (pl.col("effect") > 0)
+    rolled_back = pl.col("name").str.ends_with("_rolled_back")
+    seen, placed = pl.col("occurred_at"), bet & (pl.col("effect") > 0) & ~rolled_back
     grouped = rows.group_by("player_id", "currency").agg(
         deposited=native.filter(deposited).sum(),
         withdrawn=native.filter(withdrawn).sum(),

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from connector.streams import casino, deposits, labels, user_profile, withdrawals
+from connector.streams import (
+    bonuses,
+    casino,
+    deposits,
+    failed_deposits,
+    labels,
+    selections,
+    sport,
+    user_profile,
+    withdrawals,
+)
 
 if TYPE_CHECKING:
     from connector.streams.contract import Contract
@@ -13,12 +23,9 @@ if TYPE_CHECKING:
 STREAMS: Final[dict[str, Contract]] = {
     contract.stream: contract
     for contract in (
-        user_profile.CONTRACT,
-        labels.TAGS,
-        labels.GROUPS,
-        deposits.CONTRACT,
-        withdrawals.CONTRACT,
-        casino.BETS,
-        casino.WINS,
+        *(user_profile.CONTRACT, labels.TAGS, labels.GROUPS),
+        *(deposits.CONTRACT, withdrawals.CONTRACT, casino.BETS, casino.WINS),
+        *(sport.OPEN, selections.OPEN, sport.SETTLED, selections.SETTLED),
+        *(failed_deposits.CONTRACT, bonuses.CONTRACT),
     )
 }

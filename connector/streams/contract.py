@@ -43,10 +43,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Amount:
-    """A column that events take their amounts from: of every row, or of those whose `type` is one of `types`."""
+    """A column that events take their amounts from: of every row, or of those of which `told_by` is one of `types`.
+
+    Where it is null, or is not in the view, the amount stands in `otherwise`.
+    """
 
     column: str
     types: tuple[str, ...] = ()
+    told_by: str = "type"
+    otherwise: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the contract's names of the columns, the one that goes first, first."""
+        return (self.column,) if self.otherwise is None else (self.column, self.otherwise)
 
 
 @dataclass(frozen=True)
@@ -135,12 +145,13 @@ class Binding:
         """Return the view's amount columns, with the texts of its own that mean their types, in upper case."""
         return tuple(
             AmountColumn(
-                self.columns[amount.column],
-                self.columns["type"] if amount.types else None,
-                self._texts("type", amount.types) if amount.types else (),
+                names[0],
+                self.columns[amount.told_by] if amount.types else None,
+                self._texts(amount.told_by, amount.types) if amount.types else (),
+                names[1] if len(names) > 1 else None,
             )
             for amount in self.contract.amounts.get(self.mode or "", ())
-            if amount.column in self.columns
+            if (names := [self.columns[name] for name in amount.columns if name in self.columns])
         )
 
     def _texts(self, name: str, meanings: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What deposits, withdrawals and casino rows share: from a typed frame of good rows to the canonical event frame."""
+"""What payments, bets and bonuses share: from a typed frame of good rows to the canonical event frame."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def texts(names: Sequence[str]) -> dict[str, pl.Expr]:
 def plain(name: str) -> pl.Expr:
     """Return an amount column as a property."""
     return money.plain(pl.col(name))
+
+
+def instant(name: str) -> pl.Expr:
+    """Return a time column as a property."""
+    return pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def unusable(name: str) -> list[tuple[pl.Expr, str, str]]:

@@ -16,12 +16,11 @@ import polars as pl
 
 from connector.event import AMOUNT, INSTANT, REJECTIONS, row_key
 from connector.money import plain
-from connector.streams.contract import Column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from connector.streams.contract import Binding, Context
+    from connector.streams.contract import Binding, Column, Context
 
 _TRUE: Final = ("true", "t", "1", "yes", "y")
 _FALSE: Final = ("false", "f", "0", "no", "n")
@@ -162,8 +161,10 @@ def _items(text: str) -> list[str]:
 
 def unreadable(name: str, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
     """Return the check of an optional column whose unreadable value costs the row: it may be about money."""
+    if name not in binding.columns:
+        return []
     kind = next(column.kind for column in binding.contract.columns_for(binding.mode) if column.name == name)
-    return [(pl.col(f"bad:{name}"), _INVALID[kind], name)] if name in binding.columns else []
+    return [(pl.col(f"bad:{name}"), _INVALID[kind], name)]
 
 
 def history(page: pl.DataFrame, binding: Binding, context: Context) -> pl.Series:
@@ -200,7 +201,7 @@ def identified(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
 
 def identifying(binding: Binding) -> tuple[str, ...]:
     """Return the view's columns that `identified` needs, cursor and key first."""
-    amounts = [name for item in binding.amounts for name in (item.column, item.type_column) if name]
+    amounts = [name for item in binding.amounts for name in (*item.columns, item.type_column) if name]
     return tuple(dict.fromkeys((binding.cursor, *binding.key, binding.columns["ext_brand_id"], *amounts)))
 
 
@@ -208,7 +209,7 @@ def _amount(binding: Binding) -> pl.Expr:
     amounts = binding.amounts
     whole: pl.Expr = pl.lit(0, dtype=AMOUNT) if amounts and amounts[0].type_column else pl.lit(None, dtype=AMOUNT)
     for item in amounts:
-        value = parse(_present(pl.col(item.column)), Column(item.column, "amount"), {})
+        value = pl.coalesce(amount(_present(pl.col(name))) for name in item.columns)
         if item.type_column is None:
             return value
         said = pl.col(item.type_column).str.strip_chars().str.to_uppercase()
@@ -276,7 +277,7 @@ def _rejections(page: pl.DataFrame, rows: pl.DataFrame, *, kept: bool) -> pl.Dat
         return pl.DataFrame(schema=REJECTIONS)
     shown = page[rows["row"]].select(_shown(pl.col(name)).alias(name) for name in page.columns)
     raw = shown.select(pl.struct(pl.all()).struct.json_encode().alias("raw"))
-    transaction = next((name for name in ("transaction_id", "bet_id") if name in rows.columns), None)
+    transaction = next((name for name in ("transaction_id", "bet_id", "bonus_id") if name in rows.columns), None)
     return rows.with_columns(
         raw["raw"],
         row_key=pl.col("row_key").map_elements(_short, return_dtype=pl.String, skip_nulls=True),

@@ -36,12 +36,22 @@ VIEWS: Final = {
     "casino_bets_separate": ("casino_bets", "separate", "id", ("id",), "balance_transactions_pkey"),
     "casino_wins": ("casino_wins", "wins", "id", ("id",), "balance_transactions_wins_crm"),
     "casino_win_per_bet": ("casino_bets", "win_per_bet", "dt", ("bet_id",), "casino_games_crm"),
+    "sport_bet_open": ("sport_bet_open", None, "id", ("id",), "sport_bets_pkey"),
+    "sport_bet_selection_open": ("sport_bet_selection_open", None, "id", ("id",), "sport_bet_selections_pkey"),
+    "sport_bet_settled": ("sport_bet_settled", None, "id", ("id",), "sport_bet_settlements_pkey"),
+    "sport_bet_selection_settled": (
+        *("sport_bet_selection_settled", None, "id", ("id",)),
+        "sport_selection_results_pkey",
+    ),
+    "failed_deposits": ("failed_deposits", None, "dt_finalized", ("transaction_id",), "payments_failed_crm"),
+    "bonuses": ("bonuses", None, "id", ("id",), "bonus_transitions_pkey"),
 }
 KINDS: Final = {
     *("round", "login", "rollback", "late round", "early id"),
     *("deposit", "declined deposit", "late deposit", "chargeback"),
     *("withdrawal requested", "withdrawal completed", "withdrawal rejected", "withdrawal cancelled"),
     *("registration", "profile edit", "verification", "tagging", "cool-off", "self-exclusion"),
+    *("sport bet", "bet won", "bet lost", "bet void", "bet cashout", "resettled bet", "bonus", "bonus ended"),
 }
 
 
@@ -100,12 +110,24 @@ def test_history_has_the_promised_numbers(built: casino.Casino, owner: psycopg.C
     assert one(owner, "select count(*) from casino.payments where action = 'deposit' and not success") > PLAYERS / 10
     assert one(owner, "select count(distinct type) from crm_export.casino_bets") == 4
     assert one(owner, "select count(*) from crm_export.deposits where is_rollback") > 0
+    assert 0.7 * PLAYERS < counts["sport_bet_open"] < 1.5 * PLAYERS
+    assert counts["sport_bet_open"] < counts["sport_bet_selection_open"]
+    assert one(owner, "select count(distinct bet_status) from crm_export.sport_bet_settled") == 5
+    assert one(owner, "select count(*) from crm_export.sport_bet_settled where is_rollback") > 0
+    assert counts["failed_deposits"] > PLAYERS / 10
+    assert one(owner, "select count(distinct status) from crm_export.bonuses") == 6
 
 
 def test_history_is_believable(owner: psycopg.Connection) -> None:
     """The house keeps a little, most play little, all are grown up, made up, and live before now."""
     returned = one(owner, "select sum(win_amount) / sum(bet_amount) from crm_export.casino_bets where currency = 'EUR'")
     assert 0.7 < returned < 1.25
+    paid = """
+        select sum(win_amount) / sum(bet_amount) from crm_export.sport_bet_settled where currency = 'EUR'
+        and bet_status <> 'VOID' and bet_id not in (select bet_id from crm_export.sport_bet_settled where is_rollback)
+    """
+    assert 0.7 < one(owner, paid) < 1.1
+    assert one(owner, "select max(settlement_date) < timezone('UTC', now()) from crm_export.sport_bet_settled")
     share = """
         with per_player as (select user_ext_id, count(*) as n from crm_export.casino_bets group by 1)
         select percentile_cont(0.5) within group (order by n) / max(n) from per_player

@@ -23,6 +23,12 @@ KEYS = {
     "deposits": "transaction_id::text",
     "withdrawals": "transaction_id::text || '|' || withdrawal_status",
     "casino_bets": "id::text",
+    "sport_bet_open": "id::text",
+    "sport_bet_selection_open": "id::text",
+    "sport_bet_settled": "id::text",
+    "sport_bet_selection_settled": "id::text",
+    "failed_deposits": "transaction_id::text",
+    "bonuses": "id::text",
 }
 MONEY = """
     select user_ext_id::text, currency, case when is_rollback then -deposit_amount else deposit_amount end, 'deposited'
@@ -36,6 +42,13 @@ MONEY = """
         case when type like 'rollback%' then -1 else 1 end * case when type like '%bet' then bet_amount else win_amount end,
         case when type like '%bet' then 'wagered' else 'won' end
     from crm_export.casino_bets
+    union all
+    select user_ext_id::text, currency, bet_amount, 'wagered' from crm_export.sport_bet_open
+    union all
+    select user_ext_id::text, currency,
+        case when is_rollback then -1 else 1 end * case bet_status when 'VOID' then -bet_amount else win_amount end,
+        case bet_status when 'VOID' then 'wagered' else 'won' end
+    from crm_export.sport_bet_settled
 """
 
 
@@ -64,7 +77,7 @@ def test_the_store_has_every_row_of_the_replica_exactly_once(aftermath: tuple[St
     )
     with psycopg.connect(stage.operator.admin_url) as operator, psycopg.connect(stage.store_url) as store:
         for stream, key in KEYS.items():
-            cursor = "id" if stream == "casino_bets" else "dt_finalized"
+            cursor = "id" if key == "id::text" else "dt_finalized"
             there = Counter(
                 row[0] for row in operator.execute(f"select {key} from crm_export.{stream} where {cursor} is not null")
             )

@@ -66,6 +66,52 @@ ROWS: Final[dict[str, dict[str, str | None]]] = {
         "game_name": "Lucky Lemons",
         "game_id": "lemons",
     },
+    "sport_bet_open": {
+        "id": "11",
+        **IDENTITY,
+        "bet_id": "s-1",
+        "bet_date": "2026-03-01 10:00:00",
+        "bet_amount": "20",
+    },
+    "sport_bet_selection_open": {
+        "id": "21",
+        **IDENTITY,
+        "bet_id": "s-1",
+        "selection_id": "s-1-a",
+        "bet_date": "2026-03-01 10:00:00",
+    },
+    "sport_bet_settled": {
+        "id": "31",
+        **IDENTITY,
+        "bet_id": "s-1",
+        "settlement_date": "2026-03-01 12:00:00",
+        "bet_status": "WON",
+        "bet_amount": "20",
+        "win_amount": "45.50",
+    },
+    "sport_bet_selection_settled": {
+        "id": "41",
+        **IDENTITY,
+        "bet_id": "s-1",
+        "selection_id": "s-1-a",
+        "settled_at": "2026-03-01 12:00:00",
+        "selection_status": "WON",
+    },
+    "failed_deposits": {
+        "dt_finalized": "2026-03-01 10:00:00.123456",
+        **IDENTITY,
+        "transaction_id": "d-9",
+        "transaction_date": "2026-03-01 09:59:58",
+        "deposit_amount": "25.50",
+        "status": "FAILED",
+    },
+    "bonuses": {
+        "id": "51",
+        **IDENTITY,
+        "bonus_id": "x-1",
+        "status": "ISSUED",
+        "bonus_date": "2026-03-01 10:00:00",
+    },
 }
 
 

@@ -88,7 +88,23 @@ def test_every_kind_of_row_is_written() -> None:
     kinds = Counter(name for name, _ in run(life, seconds=60))
 
     assert {"logins", "exclusions", "cool_offs", "verifications", "chargebacks", "transitions", "users"} <= kinds.keys()
+    assert {"sport_bets", "selections", "sport_settlements", "results", "bonuses", "bonus_statuses"} <= kinds.keys()
     assert kinds["transactions"] > kinds["transitions"] > kinds["exclusions"]
+
+
+def test_sport_bets_are_whole() -> None:
+    """A settlement and a result belong to what was bet on, and each bet ends as often right as it was not undone."""
+    rows = run(Life(people(500), ids=Numbers(), rate=400, seed=4, today=TODAY), seconds=60)
+    bets = {row[0]: row for name, row in rows if name == "sport_bets"}
+    selections = {row[0]: row[1] for name, row in rows if name == "selections"}
+    settled: Counter[int] = Counter()
+    for row in (row for name, row in rows if name == "sport_settlements"):
+        settled[row[0]] += -1 if row[5] else 1
+    assert len(bets) > 50
+    assert settled.keys() <= bets.keys()
+    assert set(settled.values()) <= {0, 1}
+    assert Counter(selections.values()) == {number: row[5] for number, row in bets.items()}
+    assert {row[0] for name, row in rows if name == "results"} <= selections.keys()
 
 
 def test_rounds_are_whole() -> None:

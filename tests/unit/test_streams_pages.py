@@ -38,6 +38,8 @@ SHAPES: Final = {
     "bets": ("casino_bets", "single_table", "bet_amount", (), "bet_date"),
     "separate": ("casino_bets", "separate", "bet_amount", ("type", "win_amount"), "bet_date"),
     "wins": ("casino_wins", None, "win_amount", (), "bet_date"),
+    "sport_bet_open": ("sport_bet_open", None, "bet_amount", (), "bet_date"),
+    "sport_bet_settled": ("sport_bet_settled", None, "win_amount", (), "settlement_date"),
 }
 
 
@@ -66,7 +68,7 @@ def test_every_row_is_an_event_or_refused_and_sums_are_exact(
 ) -> None:
     """Events and refusals add up to the rows read; the sum of event amounts is Decimal's; refusals keep the raw rows."""
     stream, mode, amount, without, time = SHAPES[shape]
-    key = "id" if stream.startswith("casino") else "transaction_id"
+    key = "id" if stream.startswith(("casino", "sport")) else "transaction_id"
     page = data.draw(st.lists(changes(amount, time), min_size=1, max_size=25))
     rows = [row(stream, without=without, **changed, **{key: f"{index + 1}"}) for index, (changed, _) in enumerate(page)]
     found = normalise(stream, rows, mode=mode)

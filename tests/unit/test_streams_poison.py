@@ -9,10 +9,14 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from connector.streams import STREAMS
+from connector.money import plain
+from connector.streams import STREAMS, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from connector.normalised import Normalised
+    from connector.streams.contract import Binding
 
 Row = dict[str, str | None]
 EXAMPLES: Final = settings(
@@ -29,6 +33,12 @@ SHAPES: Final = {
     "separate": ("casino_bets", "separate", ("id",)),
     "win_per_bet": ("casino_bets", "win_per_bet", ("id",)),
     "wins": ("casino_wins", None, ("id",)),
+    "sport_bet_open": ("sport_bet_open", None, ("id",)),
+    "sport_bet_selection_open": ("sport_bet_selection_open", None, ("id",)),
+    "sport_bet_settled": ("sport_bet_settled", None, ("id",)),
+    "sport_bet_selection_settled": ("sport_bet_selection_settled", None, ("id",)),
+    "failed_deposits": ("failed_deposits", None, ("transaction_id", "status")),
+    "bonuses": ("bonuses", None, ("id",)),
 }
 EXTRAS: Final = ("note", 'odd "name"', "ctl\x01")
 #: Texts that have broken parsers, numbers, calendars, JSON and CSV somewhere; NUL never reaches a page.
@@ -41,7 +51,20 @@ ODD: Final = (
     *("9223372036854775807", "-9223372036854775808", "99999999999999999", "253402300799999", "true", "tRuE", "t"),
     *('{"a":', "[" * 3000, '["\\ud800"]', '["\\u0000"]', "[1e999, NaN]", "[1" + "0" * 5000 + "]", '{a,"b', '"', "\\"),
     *(":null,", "null", "\x01", "\r\n", "\u2028", "\ufeff", "\ufffe", "🙂", "\U0010f7e9", "\u202e"),
-    *("+491701234567", "0170", "+" * 300, "ACTIVE ", "self_excluded", "BET", "win", "EUR ", "e" * 200, "é" * 30_000),
+    *(
+        "+491701234567",
+        "0170",
+        "+" * 300,
+        "ACTIVE ",
+        "self_excluded",
+        "BET",
+        "win",
+        "void ",
+        "CashOut",
+        "EUR ",
+        "e" * 200,
+        "é" * 30_000,
+    ),
 )
 texts = (
     st.none()
@@ -56,13 +79,24 @@ def columns_of(stream: str, mode: str | None) -> list[str]:
     return [column.name for column in contract.columns_for(mode or next(iter(contract.modes), None))]
 
 
+def _assert_audited(binding: Binding, rows: list[Row], found: Normalised) -> None:
+    page = pl.DataFrame(rows, schema=dict.fromkeys(rows[0], pl.String))
+    identified = values.identified(page.select(values.identifying(binding)), binding)
+    events = found.events.with_columns(plain(pl.col("amount")))
+    same = ["brand_id", "key", "mark", "amount"]
+    assert events.join(identified, on=same, how="anti", nulls_equal=True).is_empty()
+
+
 @pytest.mark.parametrize("shape", list(SHAPES))
 @EXAMPLES
 @given(data=st.data())
 def test_any_text_in_any_column_costs_its_row_at_most(
-    shape: str, data: st.DataObject, normalise: Callable[..., Any], row: Any
+    shape: str, data: st.DataObject, normalise: Callable[..., Any], bound: Callable[..., Binding], row: Any
 ) -> None:
-    """Each row is exactly one event, one profile or one refusal (deposits that are not final yet: nothing)."""
+    """Each row is exactly one event, one profile or one refusal (deposits that are not final yet: nothing).
+
+    An audit finds each event's brand, key, mark and amount in its row again.
+    """
     stream, mode, key = SHAPES[shape]
     free = [*(name for name in columns_of(stream, mode) if name not in key), *EXTRAS]
     pages = st.lists(st.dictionaries(st.sampled_from(free), texts, max_size=6), min_size=1, max_size=25)
@@ -88,6 +122,7 @@ def test_any_text_in_any_column_costs_its_row_at_most(
     done = [*found.events["key"], *found.profiles["external_id"]]
     assert len(done) == len(set(done))
     assert len(done) + refused.height + len(left_out) == len(rows)
+    _assert_audited(bound(stream, list(rows[0]), mode=mode, extra=list(EXTRAS)), rows, found)
     for frame, column in ((found.events, "properties"), (found.profiles, "traits"), (found.rejections, "raw")):
         assert not any("\0" in str(value) for text in frame[column] for value in json.loads(text).values())
     for column in ("tags", "groups"):

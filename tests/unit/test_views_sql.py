@@ -21,6 +21,8 @@ SCRIPTS: Final = sorted(VIEWS.glob("*/*.sql"))
 FILES: Final = {
     *("touched_at", "user_profile", "user_labels", "deposits", "withdrawals"),
     *("casino_bets", "casino_wins_separate", "casino_win_per_bet", "indexes", "role"),
+    *("sport_bet_open", "sport_bet_selection_open", "sport_bet_settled", "sport_bet_selection_settled"),
+    *("failed_deposits", "bonuses"),
 }
 #: View -> (stream, mode, cursor, key).
 SHOWN: Final = {
@@ -33,6 +35,12 @@ SHOWN: Final = {
     "casino_bets_separate": ("casino_bets", "separate", "id", ("id",)),
     "casino_wins": ("casino_wins", "wins", "id", ("id",)),
     "casino_win_per_bet": ("casino_bets", "win_per_bet", "dt", ("bet_id",)),
+    "sport_bet_open": ("sport_bet_open", None, "id", ("id",)),
+    "sport_bet_selection_open": ("sport_bet_selection_open", None, "id", ("id",)),
+    "sport_bet_settled": ("sport_bet_settled", None, "id", ("id",)),
+    "sport_bet_selection_settled": ("sport_bet_selection_settled", None, "id", ("id",)),
+    "failed_deposits": ("failed_deposits", None, "dt_finalized", ("transaction_id",)),
+    "bonuses": ("bonuses", None, "id", ("id",)),
 }
 #: What sqlglot keeps as raw text: users, grants and procedural code are each server's own.
 RAW: Final = re.compile(r"(create|alter) (or \w+ )?(role|user|login|trigger|function)|grant ", re.IGNORECASE)

@@ -1,8 +1,9 @@
 -- MySQL 8 and MariaDB 10.6 or later: one index per view on exactly (cursor, key), so that every poll reads its page
 -- and stops. Run as the owner, on the primary: the replica receives them. InnoDB builds them without blocking writes.
 --
--- Adapt: the names; leave out what you have. casino_bets needs none: its cursor is the primary key. In mode separate
--- both views walk the primary key, too, and skip the rows of the other.
+-- Adapt: the names; leave out what you have. casino_bets, the views of the sportsbook and bonuses need none: their cursor
+-- is the primary key. In mode separate both views walk the primary key, too, and skip the rows of the other; deposits and
+-- failed_deposits share the index of payments.
 
 create index users_crm on casino.users (touched_at, id);
 

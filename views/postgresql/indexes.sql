@@ -2,13 +2,16 @@
 -- owner, on the primary: the replica receives them.
 --
 -- Adapt: the names; leave out what you have. On a live table write CREATE INDEX CONCURRENTLY, one statement at a time.
--- casino_bets needs none: its cursor is the primary key. A partial index serves its view only if its WHERE is the
--- view's own, word for word.
+-- casino_bets, the views of the sportsbook and bonuses need none: their cursor is the primary key. A partial index serves
+-- its view only if its WHERE is the view's own, word for word.
 
 create index if not exists users_crm on casino.users (touched_at, id);
 
 create index if not exists payments_crm on casino.payments (finished_at, id)
 where action in ('deposit', 'chargeback') and success;
+
+create index if not exists payments_failed_crm on casino.payments (finished_at, id)
+where action = 'deposit' and not success;
 
 create index if not exists payment_transitions_crm on casino.payment_transitions (created_at, payment_id, status);
 

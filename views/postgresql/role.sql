@@ -18,5 +18,11 @@ grant select on
     crm_export.casino_bets,
     crm_export.casino_bets_separate,
     crm_export.casino_wins,
-    crm_export.casino_win_per_bet
+    crm_export.casino_win_per_bet,
+    crm_export.failed_deposits,
+    crm_export.bonuses,
+    crm_export.sport_bet_open,
+    crm_export.sport_bet_selection_open,
+    crm_export.sport_bet_settled,
+    crm_export.sport_bet_selection_settled
 to crm_reader;

@@ -1,14 +1,19 @@
 -- SQL Server 2017 or later: one index per view on exactly (cursor, key), so that every poll reads its page and stops.
 -- Run as the owner, on the primary: a readable secondary receives them.
 --
--- Adapt: the names; leave out what you have. On Enterprise add WITH (ONLINE = ON). casino_bets needs none: its cursor
--- is the clustered primary key. A filtered index serves its view only if its WHERE is the view's own.
+-- Adapt: the names; leave out what you have. On Enterprise add WITH (ONLINE = ON). casino_bets, the views of the
+-- sportsbook and bonuses need none: their cursor is the clustered primary key. A filtered index serves its view only if
+-- its WHERE is the view's own.
 
 create index users_crm on casino.users (touched_at, id);
 go
 
 create index payments_crm on casino.payments (finished_at, id)
 where action in ('deposit', 'chargeback') and success = 1;
+go
+
+create index payments_failed_crm on casino.payments (finished_at, id)
+where action = 'deposit' and success = 0;
 go
 
 create index payment_transitions_crm on casino.payment_transitions (created_at, payment_id, status);

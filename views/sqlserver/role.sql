@@ -20,4 +20,10 @@ grant select on crm_export.casino_bets to crm_reader;
 grant select on crm_export.casino_bets_separate to crm_reader;
 grant select on crm_export.casino_wins to crm_reader;
 grant select on crm_export.casino_win_per_bet to crm_reader;
+grant select on crm_export.failed_deposits to crm_reader;
+grant select on crm_export.bonuses to crm_reader;
+grant select on crm_export.sport_bet_open to crm_reader;
+grant select on crm_export.sport_bet_selection_open to crm_reader;
+grant select on crm_export.sport_bet_settled to crm_reader;
+grant select on crm_export.sport_bet_selection_settled to crm_reader;
 go

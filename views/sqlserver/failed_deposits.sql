@@ -1,0 +1,28 @@
+-- SQL Server 2017 or later: the stream failed_deposits: attempts that brought no money; cursor dt_finalized, key
+-- transaction_id.
+--
+-- Adapt: schema, table, brand, and the condition for "failed". Without a status every row is a failed attempt. If you
+-- also show those under way, show one row per status they reach, as in withdrawals.sql, with the columns status
+-- (FAILED, CANCELLED, PENDING) and its time as dt_finalized: the key is (transaction_id, status) then. Never show
+-- deposits that succeeded: they are rows of deposits.
+-- Base tables: payments, currency_scale as described in views/README.md.
+
+if schema_id(N'crm_export') is null exec(N'create schema crm_export authorization dbo');
+go
+
+create or alter view crm_export.failed_deposits as
+select
+    p.finished_at as dt_finalized,
+    cast(N'kaasino' as nvarchar(50)) as ext_brand_id,
+    p.user_id as user_ext_id,
+    p.id as transaction_id,
+    p.created_at as transaction_date,
+    p.amount_cents * c.unit as deposit_amount,
+    p.currency,
+    p.decline_reason,
+    p.payment_system as deposit_method,
+    p.psp_brand as provider_name
+from casino.payments as p
+left join casino.currency_scale as c on c.code = p.currency
+where p.action = 'deposit' and p.success = 0;
+go
