@@ -114,7 +114,7 @@ def pass_due(connection: psycopg.Connection[Any], tenant: str, at: datetime, *, 
         values = {"tenant": tenant, "players": ids, "at": at}
         becomes = dict(connection.execute(_NEXT, values).fetchall())
         ordered(connection)
-        players.judge(connection, ids, at)
+        players.judge(connection, sorted(ids), at)
         players.mark(connection, sorted(ids), "profile")
         connection.execute(_MOVE, (ids, was, [becomes.get(player_id) for player_id in ids]))
         leases.assert_held(connection, lease)

@@ -95,7 +95,8 @@ _UPSERT: Final = f"""
                s.source_updated_at is distinct from p.source_updated_at as touched,
                coalesce(s.source_updated_at < p.source_updated_at, false) and not %(production)s as older,
                p.player_id is not null and p.default_currency_code is null
-                   and s.default_currency_code is not null as paid
+                   and s.default_currency_code is not null as paid,
+               coalesce(greatest(n.cooling_off_until, n.rg_self_excluded_until) > %(at)s, false) as ends
         from pg_temp.stage_profiles s
         left join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
         cross join lateral (select {", ".join(f"{said} as {name}" for name, said in _NEXT.items())} offset 0) n
@@ -109,7 +110,7 @@ _UPSERT: Final = f"""
         returning player_id, brand_id, external_id
     )
     select w.player_id, brand_id, external_id, j.known, j.old_status, j.old_kyc_status, j.old_is_stub,
-           j.old_last_login_at, j.old_rg_self_excluded_until, j.differs, j.lost, j.paid
+           j.old_last_login_at, j.old_rg_self_excluded_until, j.differs, j.lost, j.paid, j.ends
     from judged j join written w using (brand_id, external_id)
 """
 _OLD: Final = tuple(name for name in player.BEFORE if name not in _IDENTITY)
@@ -118,7 +119,7 @@ _RETURNED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     **dict.fromkeys(_IDENTITY, pl.String),
     "known": pl.Boolean,
     **{f"old_{name}": player.BEFORE[name] for name in _OLD},
-    **dict.fromkeys(("differs", "lost", "paid"), pl.Boolean),
+    **dict.fromkeys(("differs", "lost", "paid", "ends"), pl.Boolean),
 }
 
 
@@ -159,6 +160,6 @@ def upsert(
     changed = judged.filter("differs")
     players.mark(connection, {*changed["player_id"], *conflicts}, "profile")
     players.mark(connection, changed.filter("lost")["player_id"], "exclusion")
-    edges.expect_ends(connection, changed["player_id"].to_list(), at)
+    edges.expect_ends(connection, judged.filter("ends")["player_id"].to_list(), at)
     before = judged.filter("known").rename({f"old_{name}": name for name in _OLD}).select(list(player.BEFORE))
     return Upserted(before, changed.height, judged.filter("paid")["player_id"].to_list())

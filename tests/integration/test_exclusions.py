@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from connector import clock
 from connector.normalised import LABELS, Normalised
 from connector.player import STATUSES, MarketingRules
-from connector.store import database, players
+from connector.store import database, edges, players
 from connector.store.commit import Batch
 
 if TYPE_CHECKING:
@@ -204,6 +204,20 @@ def test_an_unchanged_page_is_judged_by_the_clock_too(
     at(NOON + timedelta(hours=1))
     assert writer.profiles(row).players == 1
     assert look(_PLAYER, "7")[0]["marketable"]
+
+
+@pytest.mark.parametrize("column", ["cooling_off_until", "rg_self_excluded_until"])
+def test_the_end_is_noticed_with_no_new_row(
+    writer: Writer, look: Look, at: Callable[[datetime], None], column: str
+) -> None:
+    """It stands among the moments at which time alone changes a player, and is judged when it has passed."""
+    at(NOON)
+    end = NOON + timedelta(hours=1)
+    writer.profiles({"external_id": "7", column: end}, {"external_id": "8", column: NOON})
+    assert look("select edge_at from crm.player_edges") == [{"edge_at": end}]
+    for moment, passed, marketable in ((end - timedelta(seconds=1), 0, False), (end, 1, True), (end, 0, True)):
+        assert edges.pass_due(writer.connection, TENANT, moment, limit=10, lease=writer.lease) == passed
+        assert look(_PLAYER, "7")[0]["marketable"] is marketable
 
 
 # Consents and logins ------------------------------------------------------------------------------------------------
