@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from connector import backfill, clock, config
+from connector import backfill, clock, config, rates_file
 from connector.auditor import Auditor
 from connector.cycle import Cycle
 from connector.destinations import DESTINATIONS
@@ -17,12 +17,13 @@ from connector.edges import Edges
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 from connector.event import NAMES, PLAYER_BALANCE
 from connector.metrics import Metrics
-from connector.money import Rates, scale
+from connector.money import Rates
 from connector.player import MarketingRules
 from connector.poller import Desk, open_desk
 from connector.relay import Relay, lanes_of
 from connector.service import Loop, Pace, Service, Worked, notify_systemd, supervise
-from connector.store import database, edges, lease as leases, players, reports
+from connector.settler import Settler
+from connector.store import database, edges, lease as leases, players, rates as timeline, reports
 from connector.streams import STREAMS
 from connector.web.server import WebServer
 
@@ -75,6 +76,7 @@ class App:
     cycles: list[Cycle]
     relays: list[Relay]
     auditors: list[Auditor]
+    settler: Settler
     edges: Edges
     metrics: Metrics
 
@@ -87,11 +89,18 @@ class App:
         auditors: list[tuple[Loop, Pace]] = [(auditor, Pace(0.25, 1.0)) for auditor in self.auditors]
         edges: tuple[Loop, Pace] = (self.edges, Pace(0.01, 1.0))
         keeper: Loop = LeaseKeeper(self.database, self._held)
-        return [*cycles, *relays, *auditors, edges, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
+        settler: tuple[Loop, Pace] = (self.settler, Pace(0.25, 1.0))
+        return [*cycles, *relays, *auditors, settler, edges, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
 
     def _held(self) -> list[Lease]:
         """Return the leases that this process holds now."""
-        holders: list[Cycle | Relay | Auditor | Edges] = [*self.cycles, *self.relays, *self.auditors, self.edges]
+        holders: list[Cycle | Relay | Auditor | Settler | Edges] = [
+            *self.cycles,
+            *self.relays,
+            self.settler,
+            self.edges,
+        ]
+        holders += self.auditors
         return [lease for holder in holders if (lease := holder.seat.lease) is not None]
 
     def run(self, stopping: threading.Event) -> bool:
@@ -133,6 +142,7 @@ class App:
         try:
             for cycle in self.cycles:
                 _drain(cycle, lambda cycle=cycle: cycle.done, stopping)
+            _drain(self.settler, None, stopping)
             _drain(self.edges, None, stopping)
             failed: dict[str, ConnectorError] = {}
             for relay in self.relays:
@@ -148,7 +158,8 @@ class App:
 
     def close(self) -> None:
         """Close loops and the store."""
-        loops: list[Cycle | Relay | Auditor | Edges] = [*self.cycles, *self.relays, *self.auditors, self.edges]
+        loops: list[Cycle | Relay | Auditor | Settler | Edges] = [*self.cycles, *self.relays, self.settler, self.edges]
+        loops += self.auditors
         for loop in loops:
             loop.close()
         for relay in self.relays:
@@ -179,13 +190,19 @@ def build(settings: config.Config, *, once: bool = False, waits: bool = False) -
         store.close()
         raise
     metrics = Metrics()
-    rates = Rates(settings.base_currency, settings.fx.fixed, frozenset(settings.fx.play))
+    rates = rates_of(settings)
+    settler = Settler(settings.tenant, store, rates)
     cycles = [
         Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources
     ]
     auditors = [Auditor(settings.tenant, source, store, rates, rules(settings), metrics) for source in settings.sources]
-    relays = _relays(settings, store, metrics)
-    return App(settings, store, cycles, relays, auditors, Edges(settings.tenant, store), metrics)
+    relays, edging = _relays(settings, store, metrics), Edges(settings.tenant, store)
+    return App(settings, store, cycles, relays, auditors, settler, edging, metrics)
+
+
+def rates_of(settings: config.Config) -> Rates:
+    """Return what the configuration says of currencies; rates with a time are in the store."""
+    return Rates(settings.base_currency, settings.fx.fixed, frozenset(settings.fx.play), settings.currencies)
 
 
 def rules(settings: config.Config) -> MarketingRules:
@@ -265,7 +282,7 @@ def desk(settings: config.Config, *, source: str | None, stream: str, purpose: s
 
 def _relays(settings: config.Config, store: database.Database, metrics: Metrics) -> list[Relay]:
     brands = {name: brand for source in settings.sources for name, brand in source.brands.items()}
-    relays, places = [], scale(settings.base_currency)
+    relays, places = [], rates_of(settings).places
     for destination in settings.destinations:
         client = DESTINATIONS[destination.kind](destination, brands)
         lanes = lanes_of(settings.tenant, destination)
@@ -282,26 +299,44 @@ def _prepare(store: database.Database, *, settings: config.Config) -> None:
         connection.execute("set lock_timeout = '3s'")  # it may still be working: a start that waits looks again soon
         edges.use(connection, settings.tenant, zone=settings.reporting_timezone, play=settings.fx.play)
         players.apply_rules(connection, settings.tenant, rules(settings), clock.now())
+        _load_rates(connection, settings)
+
+
+def _load_rates(connection: psycopg.Connection[Any], settings: config.Config) -> None:
+    """Take over the file of rates; what waits for them is settled by its own loop."""
+    if settings.fx.file is None:
+        return
+    told = rates_file.read(settings.fx.file)
+    with connection.transaction():
+        written = timeline.insert(connection, settings.tenant, told, rates_of(settings), origin="file")
+    log.info("rates.read", file=str(settings.fx.file), rates=told.height, new=written)
 
 
 def _claim_tenant(store: database.Database, settings: config.Config) -> None:
-    """Record the tenant's base currency once: totals of two currencies can't be added."""
+    """Record the tenant's base currency and its subunit once: totals of two kinds can't be added."""
+    places = rates_of(settings).places
     with store.connect() as connection:
         row = connection.execute(
             """
-            insert into crm.tenants (tenant, base_currency) values (%s, %s)
-            on conflict (tenant) do update set tenant = excluded.tenant returning base_currency
+            insert into crm.tenants as t (tenant, base_currency, base_places) values (%s, %s, %s)
+            on conflict (tenant) do update set base_places = coalesce(t.base_places, excluded.base_places)
+            returning base_currency, base_places
             """,
-            (settings.tenant, settings.base_currency),
+            (settings.tenant, settings.base_currency, places),
         ).fetchone()
     if row is not None and row[0] != settings.base_currency:
         raise Misconfigured(
             f"base_currency is {settings.base_currency}, but tenant {settings.tenant} was started with {row[0]}",
             hint="totals can't change their currency: put it back, or use another tenant",
         )
+    if row is not None and row[1] != places:
+        raise Misconfigured(
+            f"{settings.base_currency} has {places} decimal places, tenant {settings.tenant} was started with {row[1]}",
+            hint=f"totals are in its subunit: put currencies.{settings.base_currency} back, or use another tenant",
+        )
 
 
-def _drain(loop: Cycle | Relay | Edges, done: Any, stopping: threading.Event) -> None:
+def _drain(loop: Cycle | Relay | Settler | Edges, done: Any, stopping: threading.Event) -> None:
     """Call a loop until it is done; a server that is away gets _PATIENCE_SECONDS."""
     failing_since: float | None = None
     while not stopping.is_set():

@@ -7,6 +7,7 @@ What is promised is everything from where the stream began up to its seal, and w
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -136,11 +137,13 @@ class Audit:
         low, high = self._text(bucket.low), self._text(bucket.high)
         assert high is not None
         view, amounts = self.stream.view, self.stream.binding.amounts
-        return self.desk.reader.sums(view, low, high, amounts=amounts, digest=not self._sorted)
+        found = self.desk.reader.sums(view, low, high, amounts=amounts, digest=not self._sorted)
+        return found if amounts else replace(found, amount=Decimal(0))  # nothing to add up: numbers and digests tell
 
     def _here(self, bucket: Bucket) -> Sums:
         if not self._sorted:
-            return self._case.shelf.sums(bucket)
+            found = self._case.shelf.sums(bucket)
+            return found if self.stream.binding.amounts else replace(found, amount=Decimal(0))
         return Sums(self._case.shelf.players_within(bucket) if self._case.by_update else 0)
 
     def _bounds(self, bucket: Bucket) -> evidence.Bounds:

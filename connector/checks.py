@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from connector import clock
+import polars as pl
+
+from connector import clock, rates_file
 from connector.destinations import DESTINATIONS
 from connector.errors import ConnectorError
+from connector.normalised import Normalised
 from connector.position import SECOND, Window, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Page, Reader, View, position_at
-from connector.store import database
+from connector.store import database, rates as timeline
 from connector.streams import STREAMS
 from connector.streams.contract import Binding, Context, bind
 
@@ -57,19 +60,56 @@ class Finding:
     remedy: str = ""
 
 
+@dataclass(frozen=True)
+class _Money:
+    """Currencies that the check came across: seen in some stream, and those that something has a rate for."""
+
+    base: str
+    seen: dict[str, str] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+
+    def note(self, subject: str, normalised: Normalised) -> None:
+        """Look at what a stream's first rows became."""
+        events, totals, rates = normalised.events, normalised.reported, normalised.rates
+        for column in (events["currency"], normalised.profiles["default_currency_code"], totals["currency"]):
+            self.seen.update(dict.fromkeys(sorted(set(column.drop_nulls()) - set(self.seen)), subject))
+        self.told.update(rates.filter(pl.col("base").fill_null(self.base) == self.base)["currency"])
+
+
 def check(settings: config.Config) -> Iterator[Finding]:
     """Yield findings as they are made, worst things included; never raises for what it finds."""
     yield Finding(
         "ok", "configuration", f"{len(settings.sources)} source(s), {len(settings.destinations)} destination(s)"
     )
-    yield from _store(settings)
+    money = _Money(settings.base_currency)
+    yield from _store(settings, money)
     for source in settings.sources:
-        yield from _source(source)
+        yield from _source(source, money)
+    yield from _rates(settings, money)
     for destination in settings.destinations:
         yield from _destination(settings, destination)
 
 
-def _store(settings: config.Config) -> Iterator[Finding]:
+def _rates(settings: config.Config, money: _Money) -> Iterator[Finding]:
+    """Name the currencies whose events would wait for ever."""
+    if settings.fx.file is not None:
+        try:
+            told = rates_file.read(settings.fx.file)
+        except ConnectorError as error:
+            yield _failed("fx", error)
+        else:
+            money.note("fx", Normalised(rates=told))
+            yield Finding("ok", "fx", f"{told.height} rate(s) in {settings.fx.file}")
+    known = {settings.base_currency, *settings.fx.fixed, *settings.fx.play, *money.told}
+    if missing := sorted(set(money.seen) - known):
+        places = ", ".join(sorted({money.seen[currency] for currency in missing}))
+        remedy = (
+            "such amounts enter no total until there is one: add it to fx.fixed or fx.file, or read a view fx_rates"
+        )
+        yield Finding("warn", "fx", f"no rate for {', '.join(missing)}, seen in {places}", remedy)
+
+
+def _store(settings: config.Config, money: _Money) -> Iterator[Finding]:
     url = settings.store.url.get_secret_value()
     if url.startswith("embedded:") and "INVOCATION_ID" in os.environ:
         remedy = "set store.url to a PostgreSQL that is backed up and supervised by itself"
@@ -88,13 +128,16 @@ def _store(settings: config.Config) -> Iterator[Finding]:
             "schema is current" if current else "schema is not current yet",
             remedy,
         )
+        if current:
+            with store.connect() as connection:
+                money.told.update(timeline.known(connection, settings.tenant, settings.base_currency))
     except ConnectorError as error:
         yield _failed("store", error)
     finally:
         store.close()
 
 
-def _source(source: config.Source) -> Iterator[Finding]:
+def _source(source: config.Source, money: _Money) -> Iterator[Finding]:
     reader: Reader | None = None
     try:
         reader = Reader(
@@ -108,7 +151,7 @@ def _source(source: config.Source) -> Iterator[Finding]:
         for text, remedy in reader.cautions():
             yield Finding("warn", source.name, text, remedy)
         for name in source.streams:
-            yield from _stream(reader, source, name)
+            yield from _stream(reader, source, name, money)
     except ConnectorError as error:
         yield _failed(source.name, error)
     finally:
@@ -142,7 +185,7 @@ def _clock(source: config.Source, sample: Sample) -> Iterator[Finding]:
         )
 
 
-def _stream(reader: Reader, source: config.Source, name: str) -> Iterator[Finding]:
+def _stream(reader: Reader, source: config.Source, name: str, money: _Money) -> Iterator[Finding]:
     subject, settings = f"{source.name}.{name}", source.streams[name]
     view_name = settings.view or name
     try:
@@ -151,21 +194,21 @@ def _stream(reader: Reader, source: config.Source, name: str) -> Iterator[Findin
             hint = f"create it from views/ and grant select on it, or set sources[].streams.{name}.view"
             yield Finding("error", subject, f"view {view_name} is not there, or may not be read", hint)
             return
-        binding = bind(STREAMS[name], settings, types, view=view_name)
+        binding = bind(STREAMS[name], settings, types, view=view_name, scales=source.scales)
         view = View(view_name, binding.cursor, binding.kind, binding.key, binding.selected, types)
         yield Finding(
             "ok",
             subject,
             f"{len(binding.columns)} columns, cursor {view.cursor} ({view.kind}), key {', '.join(view.key)}",
         )
-        yield from _rows(reader, subject, binding, view)
+        yield from _rows(reader, subject, binding, view, money)
         if view.kind == "time":
             yield from _ahead(reader, subject, view, tolerance=source.tolerance)
     except ConnectorError as error:
         yield _failed(subject, error)
 
 
-def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterator[Finding]:
+def _rows(reader: Reader, subject: str, binding: Binding, view: View, money: _Money) -> Iterator[Finding]:
     """Try a real page: order, round trip, index, duplicates and what the normaliser makes of it."""
     page = reader.read(view, Window(None, None), limit=_SAMPLE_ROWS)
     if page.last is None:
@@ -189,13 +232,14 @@ def _rows(reader: Reader, subject: str, binding: Binding, view: View) -> Iterato
         remedy = "a row needs its whole key to have a place: fill it in the view, or choose another with key: [...]"
         yield Finding("error", subject, f"{keyless} row(s) have no {' or '.join(view.key)} and are not read", remedy)
     normalised = binding.contract.normalise(page.frame, binding, Context())
+    money.note(subject, normalised)
     refused = normalised.rejections.filter(~normalised.rejections["kept"])
     yield Finding("ok", subject, f"{page.frame.height} rows read, {normalised.understood} understood")
-    for reason, field, count in refused.group_by("reason", "field").len().sort("len", descending=True).head(5).rows():
+    for reason, name, count in refused.group_by("reason", "field").len().sort("len", descending=True).head(5).rows():
         yield Finding(
             "warn",
             subject,
-            f"{count} of them refused: {field} {reason}",
+            f"{count} of them refused: {name} {reason}",
             "mend the view, or map the column; such rows go to crm.quarantine",
         )
 

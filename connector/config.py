@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from pathlib import Path  # noqa: TC003 - a field's type
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,68 +24,15 @@ from pydantic import (
 )
 
 from connector import document
+from connector.currencies import CRYPTO, completed
 from connector.errors import Misconfigured
 from connector.event import BALANCE_CARRIERS, PLAYER_BALANCE
+from connector.units import Code, Hours, Name, Rate, Seconds, Zone  # noqa: TC001 - types of fields
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from pathlib import Path
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
-_HOURS: Final = re.compile(r"^([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)$")
 _TRACK_URLS: Final = {"eu": "https://track-eu.customer.io", "us": "https://track.customer.io"}
-
-
-def _seconds(value: object) -> object:
-    if isinstance(value, str) and (match := _DURATION.match(value.strip())):
-        return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f"a duration needs a unit: {value}s?")  # noqa: TRY004 - pydantic collects ValueError only
-    raise ValueError("not a duration: write 100ms, 2m, 24h or 7d")
-
-
-def duration(text: str) -> float:
-    """Return the seconds of a duration such as 100ms, 30s, 2m or 7d, as the configuration and commands write it."""
-    try:
-        return float(_seconds(text))  # type: ignore[arg-type]
-    except ValueError as error:
-        raise Misconfigured(f"{text!r} is {error}") from None
-
-
-def _decimal(value: object) -> object:
-    try:
-        rate = Decimal(str(value))
-    except InvalidOperation:
-        raise ValueError("not a number") from None
-    if not rate.is_finite() or rate <= 0:
-        raise ValueError("a rate must be above zero")
-    return rate
-
-
-def _hours(value: object) -> object:
-    if isinstance(value, str) and (match := _HOURS.match(value)):
-        start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
-        if start < 1440 and end <= 1440:
-            return (start, end)
-    raise ValueError('not a range of hours: write "02:00-05:30"')
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ValueError("not an IANA time zone, such as Europe/Madrid") from None
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Rate = Annotated[Decimal, BeforeValidator(_decimal)]
-#: Minutes of the source's UTC day, [start, end); start > end spans midnight.
-Hours = Annotated[tuple[int, int], BeforeValidator(_hours)]
-Zone = Annotated[str, AfterValidator(_zone)]
-Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{2,10}$"), AfterValidator(str.upper)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
 class Model(BaseModel):
@@ -110,12 +55,20 @@ class Store(Model):
 
 
 class Fx(Model):
-    """Fixed exchange rates; an amount in a currency without one is kept, but enters no total in the base currency."""
+    """Exchange rates; an amount in a currency without one is kept, and waits to enter a total in the base currency."""
 
-    #: Units of the base currency for one unit of the named one.
+    #: Units of the base currency for one unit of the named one: at any time, whatever else says of it.
     fixed: dict[Code, Rate] = {}
     #: Play money: it has no rate and stays out of every total.
     play: list[Code] = ["FUN"]
+    #: A CSV of rates that change: currency,valid_from,rate and perhaps base; read at every start.
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Fx:
+        if both := sorted(set(self.fixed) & set(self.play)):
+            raise ValueError(f"{both[0]} is play money and has a fixed rate: which is it?")
+        return self
 
 
 class Exclude(Model):
@@ -185,6 +138,8 @@ class Source(Model):
     wait: Wait = Wait()
     statement_timeout: Seconds = 30.0
     page_rows: Annotated[int, Field(ge=1, le=200_000)] = 20_000
+    #: Currency -> its views give amounts as whole numbers of 10^-places of it; one that is not named is in plain units.
+    scales: dict[Code, Annotated[int, Field(ge=0, le=18)]] = {}
     brands: dict[str, Brand] = {}
     streams: Annotated[dict[str, Stream], Field(min_length=1)]
 
@@ -305,6 +260,8 @@ class Config(Model):
     marketable_statuses: list[str] = ["ACTIVE"]
     store: Store = Store()
     fx: Fx = Fx()
+    #: Decimal places of the smallest unit of currencies that ISO 4217 does not know, beside the usual ones.
+    currencies: Annotated[dict[Code, Annotated[int, Field(ge=0, le=8)]], BeforeValidator(completed)] = CRYPTO
     exclude: Exclude = Exclude()
     sources: Annotated[list[Source], Field(min_length=1)]
     destinations: list[Destination] = []
@@ -317,6 +274,14 @@ class Config(Model):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the name {twice[0]!r} is used twice")
         return value
+
+    @model_validator(mode="after")
+    def _base_is_worth_itself(self) -> Config:
+        if self.fx.fixed.get(self.base_currency, Decimal(1)) != 1:
+            raise ValueError(f"fx.fixed.{self.base_currency} must be 1: it is the base currency")
+        if self.base_currency in self.fx.play:
+            raise ValueError(f"base_currency {self.base_currency} is play money, which enters no total")
+        return self
 
 
 def load(

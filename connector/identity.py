@@ -187,7 +187,7 @@ def _remember(
 
 def _narrow(binding: Binding, view: View) -> View:
     columns = binding.columns
-    told = (columns["user_ext_id"], columns[binding.contract.business_time])
+    told = (columns.get("user_ext_id", view.cursor), columns[binding.contract.business_time])
     return replace(view, columns=tuple(dict.fromkeys((view.cursor, *view.key, *told))))
 
 
@@ -199,7 +199,7 @@ def _landmark(row: Mapping[str, str | None], binding: Binding, view: View, progr
     cursor, key = row[view.cursor] or "", tuple(row[name] or "" for name in view.key)
     business = row[binding.columns[binding.contract.business_time]]
     second = None if business is None else mark_of(business, "time") // SECOND
-    user = user_hash(row[binding.columns["user_ext_id"]])
+    user = user_hash(row.get(binding.columns.get("user_ext_id", "")))  # rates are nobody's
     return Landmark(cursor, key, mark_of(cursor, view.kind), user, second, progress)
 
 

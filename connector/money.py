@@ -2,63 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from connector.currencies import CRYPTO, scale
 from connector.event import AMOUNT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
 
 #: Amounts from here on are refused at the door: no sum of a page and no product with a rate can overflow then.
 AMOUNT_LIMIT: Final = 10**13
 #: What subunits and products may come to: below 2^63, and below the 20 digits that a native amount has.
 _SUBUNITS_LIMIT: Final = 9e18
 _PRODUCT_LIMIT: Final = 1e18
-#: Decimal places of a base currency's subunit where they are not two (ISO 4217; crypto as UCRM stores it).
-_SCALES: Final = {
-    **dict.fromkeys(
-        (
-            "BIF",
-            "CLP",
-            "DJF",
-            "GNF",
-            "ISK",
-            "JPY",
-            "KMF",
-            "KRW",
-            "PYG",
-            "RWF",
-            "UGX",
-            "VND",
-            "VUV",
-            "XAF",
-            "XOF",
-            "XPF",
-        ),
-        0,
-    ),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
-    **dict.fromkeys(("USDT", "USDC", "TRX"), 6),
-    **dict.fromkeys(("BTC", "ETH", "LTC", "BCH", "DOGE"), 8),
-}
+_EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Fixed rates: units of `base` for one unit of each currency. Play money has none and so enters no base total."""
+    """What a tenant's amounts are worth: units of `base` for one unit of each currency that has a fixed rate.
+
+    Fixed rates win over those that come with a time (see store.rates). Play money has none and enters no base total.
+    """
 
     base: str
     fixed: Mapping[str, Decimal]
     play: frozenset[str] = frozenset({"FUN"})
+    #: Decimal places of currencies that ISO 4217 does not know.
+    scales: Mapping[str, int] = field(default_factory=lambda: CRYPTO)
+
+    @property
+    def constant(self) -> dict[str, Decimal]:
+        """Return the rates that hold at any time: the base currency is one, play money has none."""
+        known = {**self.fixed, self.base: Decimal(1)}
+        return {currency: rate for currency, rate in known.items() if currency not in self.play}
+
+    @property
+    def places(self) -> int:
+        """Return how many decimal places a subunit of the base currency has."""
+        return scale(self.base, self.scales)
 
     def expression(self, currency: pl.Expr) -> pl.Expr:
-        """Return the rate of a currency, null where there is none: never one to one."""
-        known = {self.base: Decimal(1), **self.fixed}
+        """Return the constant rate of a currency, null where there is none: never one to one."""
+        known = self.constant
         values = pl.Series(list(known.values()), dtype=AMOUNT)
         return currency.replace_strict(list(known), values, default=None, return_dtype=AMOUNT)
 
@@ -68,17 +58,33 @@ class Rates:
 
     def subunits(self, amount: pl.Expr, rate: pl.Expr) -> pl.Expr:
         """Return the amount in base subunits as Int64, rounded half to even; null without a rate, or beyond 64 bits."""
-        places = scale(self.base)
+        places = self.places
         subunit: int = 10**places
         size = amount.cast(pl.Float64).abs() * rate.cast(pl.Float64)
         fits = (size * float(subunit) < _SUBUNITS_LIMIT) & (size < _PRODUCT_LIMIT)
         possible = pl.when(fits).then(amount)  # an overflow of decimals would fail the whole page
-        return ((possible * rate).round(places) * subunit).cast(pl.Int64, strict=False)
+        return pl.map_batches(
+            [possible, rate], lambda it: _rounded(it[0], it[1], places), return_dtype=pl.Int64, is_elementwise=True
+        )
 
 
-def scale(currency: str) -> int:
-    """Return how many decimal places the smallest unit of a currency has."""
-    return _SCALES.get(currency, 2)
+def _rounded(amounts: pl.Series, rates: pl.Series, places: int) -> pl.Series:
+    """Return products in units of 10^-places. A product has 18 places itself: those that seem halves are told apart."""
+    frame = pl.DataFrame({"amount": amounts, "rate": rates.cast(AMOUNT)}).with_columns(
+        product=pl.col("amount") * pl.col("rate")
+    )
+    half = pl.lit(Decimal(5).scaleb(-places - 1), dtype=AMOUNT)
+    near = pl.col("product").round(places)
+    frame = frame.select("amount", "rate", whole=near, seems=(pl.col("product") - near).abs() == half)
+    whole = frame.select((pl.col("whole") * 10**places).cast(pl.Int64, strict=False)).to_series()
+    halves = frame["seems"].fill_null(value=False)
+    if not halves.any():
+        return whole
+    exact = [
+        int(_EXACT.quantize(_EXACT.multiply(amount, rate), Decimal(1).scaleb(-places)).scaleb(places, _EXACT))
+        for amount, rate in frame.filter(halves).select("amount", "rate").iter_rows()
+    ]
+    return whole.scatter(halves.arg_true(), exact)
 
 
 def plain(amount: pl.Expr) -> pl.Expr:

@@ -69,7 +69,7 @@ def bound(desk: Desk, contract: Contract, settings: config.Stream) -> tuple[Bind
             f"view {name} of stream {contract.stream} is not there, or may not be read",
             hint=f"create it from views/ and grant select on it, or set sources[].streams.{contract.stream}.view",
         )
-    binding = bind(contract, settings, types, view=name)
+    binding = bind(contract, settings, types, view=name, scales=desk.source.scales)
     return binding, View(name, binding.cursor, binding.kind, binding.key, binding.selected, types)
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 
 from connector import clock
 from connector.cli.options import Json  # noqa: TC001 - typer reads annotations at run time
-from connector.config import duration
+from connector.units import duration
 
 if TYPE_CHECKING:
     from types import FrameType

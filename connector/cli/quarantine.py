@@ -197,7 +197,7 @@ def _selection(
 
 def _instant(text: str | None) -> datetime | None:
     from connector import clock
-    from connector.config import duration
+    from connector.units import duration
 
     if text is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.table import Table
 
 from connector import clock
 from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: What scripts rely on; the table for people, and the HTTP status, tell more.
 _DESTINATION: Final = ("state", "error", "pending", "accepted", "refused")
@@ -42,9 +45,20 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     for name, row in report["streams"].items():
         if unread := _not_read(row):
             console.print(f"{name}: {unread}", style="yellow", markup=False)
+    for line in _money(report):
+        console.print(line, style="yellow", markup=False)
     for name, row in {**report["streams"], **report["destinations"]}.items():
         if row["error"]:
             console.print(f"{name}: {row['error']}", style="red", markup=False)
+
+
+def _money(report: dict[str, Any]) -> Iterator[str]:
+    """Say which amounts are in no total yet, and whether the operator counts otherwise."""
+    for currency, count in report["waiting"].items():
+        reason = "their players' currency is unknown" if currency == "unknown" else f"there is no rate for {currency}"
+        yield f"{count:,} event(s) wait for their base amount: {reason}"
+    if report["differing"]:
+        yield f"player_totals: {report['differing']:,} player(s) have other totals there than their events add up to"
 
 
 def _table(*columns: str) -> Table:

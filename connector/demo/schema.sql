@@ -206,3 +206,25 @@ create table casino.bonus_transitions (
     wagered_cents bigint,
     created_at timestamp not null
 );
+
+create table casino.exchange_rates (
+    base_code text not null,
+    code text not null,
+    valid_from timestamp not null,
+    rate numeric not null,  -- units of base_code for one unit of code
+    updated_at timestamp not null,
+    primary key (base_code, code, valid_from)
+);
+
+create table casino.user_totals (
+    user_id bigint primary key references casino.users (id),
+    currency text not null,
+    deposits_cents bigint not null,
+    cashouts_cents bigint not null,
+    bets_cents bigint not null,
+    wins_cents bigint not null,
+    deposits_count integer not null,
+    cashouts_count integer not null,
+    bets_count bigint not null,
+    counted_until timestamp not null
+);

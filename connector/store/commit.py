@@ -14,6 +14,7 @@ import psycopg
 
 from connector import clock, player
 from connector.errors import Halted, Transient
+from connector.event import REJECTIONS, empty
 from connector.normalised import Normalised
 from connector.store import (
     checkpoints,
@@ -25,6 +26,8 @@ from connector.store import (
     players,
     profiles,
     quarantine,
+    rates as timeline,
+    reported,
     totals,
 )
 from connector.store.database import classify, first_line, ordered
@@ -97,19 +100,21 @@ def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, leas
             connection, checkpoint.tenant, batch.brought.profiles, production=batch.production, at=clock.now()
         )
         changed_players = upserted.changed
-        pending.settle(connection, upserted.paid, rates)
+        pending.settle(connection, checkpoint.tenant, upserted.paid, rates)
         events = pl.concat([events, _profile_events(batch, upserted)])
     if batch.brought.labels.height:
         changed_players += labels.write(
             connection, checkpoint.tenant, batch.brought.labels, production=batch.production, at=clock.now()
         )
     inserted, changed = _write_events(connection, batch, events, rates)
+    unrated = _write_facts(connection, batch, rates)
     quarantine.insert(connection, checkpoint, batch.brought.rejections)
     if batch.advance is not None:
-        rewritten = batch.brought.profiles.height or batch.brought.labels.height
-        checkpoints.advance(connection, checkpoint, batch.advance, rows=inserted + (batch.rows if rewritten else 0))
+        rewritten = batch.rows if batch.brought.understood > batch.brought.events.height else 0
+        checkpoints.advance(connection, checkpoint, batch.advance, rows=inserted + rewritten)
     if batch.after is not None:
         batch.after(connection)
+    quarantine.insert(connection, checkpoint, unrated)  # last: a retry has just taken it out
     leases.assert_held(connection, lease)
     return Committed(inserted, changed_players, changed)
 
@@ -127,6 +132,17 @@ def _write_events(
     totals.add(connection, written.rows)
     _note_payments(connection, point.tenant, written.rows)
     return written.rows.height, written.changed
+
+
+def _write_facts(connection: psycopg.Connection[Any], batch: Batch, rates: Rates) -> pl.DataFrame:
+    """Write what is neither event nor player; returns the rejections of what the store could not place."""
+    checkpoint, brought = batch.checkpoint, batch.brought
+    if brought.rates.height:
+        origin = f"{checkpoint.source}.{checkpoint.stream}"
+        timeline.insert(connection, checkpoint.tenant, brought.rates, rates, origin=origin)
+    if brought.reported.height:
+        return reported.apply(connection, checkpoint, brought.reported, rates)
+    return empty(REJECTIONS)
 
 
 def _note_payments(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame) -> None:

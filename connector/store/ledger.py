@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import psycopg
 
 from connector.event import EFFECTS, NAMES
-from connector.money import Rates, plain
+from connector.money import plain
 from connector.store.copying import copy_frame
+from connector.store.rates import priced
+
+if TYPE_CHECKING:
+    from connector.money import Rates
 
 _COLUMNS: Final = (
     *("player_id", "occurred_at", "amount_base", "stream_id", "name_id", "effect", "history", "key", "transaction_id"),
@@ -126,17 +130,8 @@ def _narrow(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.D
         native=pl.col("amount"),
         native_stake=pl.col("stake"),
     )
-    return priced(named, rates).with_columns(amount=plain(pl.col("native")), stake=plain(pl.col("native_stake")))
-
-
-def priced(rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
-    """Return rows (currency, native, native_stake) with play, and fx_rate_locked and base amounts; null: no rate."""
-    rated = rows.with_columns(rate=rates.expression(pl.col("currency")))
-    return rated.with_columns(
-        amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
-        stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")),
-        fx_rate_locked=plain(pl.col("rate")),
-        play=rates.is_play(pl.col("currency")),
+    return priced(connection, stream.tenant, named, rates).with_columns(
+        amount=plain(pl.col("native")), stake=plain(pl.col("native_stake"))
     )
 
 
@@ -164,14 +159,14 @@ def stream_id(connection: psycopg.Connection[Any], stream: StreamKey, brand: str
 
 def _await_rates(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> None:
     """Note the events whose base amount has to wait: no rate yet, or a stub player whose currency is not known."""
-    waiting = rows.filter(pl.col("native").is_not_null() & pl.col("amount_base").is_null() & ~pl.col("play"))
+    waiting = rows.filter(pl.col("native").is_not_null() & pl.col("rate").is_null() & ~pl.col("play"))
     if waiting.height:
         connection.execute(
             """
-            insert into crm.fx_pending (seq, player_id)
-            select e.seq, e.player_id
+            insert into crm.fx_pending (seq, tenant, player_id, currency, occurred_at)
+            select e.seq, s.tenant, e.player_id, e.currency, e.occurred_at
             from unnest(%s::smallint[], %s::text[], %s::smallint[]) as w(stream_id, key, name_id)
-            join crm.event_rows e using (stream_id, key, name_id)
+            join crm.event_rows e using (stream_id, key, name_id) join crm.event_streams s using (stream_id)
             on conflict do nothing
             """,
             (waiting["stream_id"].to_list(), waiting["key"].to_list(), waiting["name_id"].to_list()),

@@ -8,6 +8,7 @@ import polars as pl
 
 from connector.event import EFFECTS, SPORT
 from connector.money import plain
+from connector.store import reported
 from connector.store.copying import copy_frame
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, base_only: b
     """Add ledger rows (see `sums`) to their players; `base_only`: all but their base amounts was added before."""
     if rows.is_empty():
         return
-    added = sums(rows)
+    added = _without_told(connection, rows, sums(rows), base_only=base_only)
     connection.execute(_STAGE)
     copy_frame(
         connection,
@@ -89,6 +90,20 @@ def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, base_only: b
         connection.execute(_ADD_MONEY)
     connection.execute(_ADD_BASE)
     connection.execute("delete from pg_temp.stage_totals")
+
+
+def _without_told(
+    connection: psycopg.Connection[Any], rows: pl.DataFrame, added: pl.DataFrame, *, base_only: bool
+) -> pl.DataFrame:
+    """Take back what the operator's own totals hold already: events at or before their `as_of` (see store.reported)."""
+    told = reported.told_of(connection, rows["player_id"])
+    if told.is_empty():
+        return added
+    late = rows.join(told.select("player_id", "as_of"), on="player_id").filter(pl.col("occurred_at") <= pl.col("as_of"))
+    if late.is_empty():
+        return added
+    before = sums(late).with_columns(pl.lit(0).alias(name) for name in (_COUNTED if base_only else ()))
+    return pl.concat([added, reported.taken_back(connection, before, told)], how="diagonal_relaxed")
 
 
 def sums(rows: pl.DataFrame) -> pl.DataFrame:

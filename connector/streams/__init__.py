@@ -9,7 +9,9 @@ from connector.streams import (
     casino,
     deposits,
     failed_deposits,
+    fx_rates,
     labels,
+    player_totals,
     selections,
     sport,
     user_profile,
@@ -19,13 +21,13 @@ from connector.streams import (
 if TYPE_CHECKING:
     from connector.streams.contract import Contract
 
-#: Every stream, in the order of a cycle: users first, so that a transaction finds its player.
+#: Every stream, in the order of a cycle: users first, so that a transaction finds its player, and rates before amounts.
 STREAMS: Final[dict[str, Contract]] = {
     contract.stream: contract
     for contract in (
-        *(user_profile.CONTRACT, labels.TAGS, labels.GROUPS),
+        *(user_profile.CONTRACT, fx_rates.CONTRACT, labels.TAGS, labels.GROUPS),
         *(deposits.CONTRACT, withdrawals.CONTRACT, casino.BETS, casino.WINS),
         *(sport.OPEN, selections.OPEN, sport.SETTLED, selections.SETTLED),
-        *(failed_deposits.CONTRACT, bonuses.CONTRACT),
+        *(failed_deposits.CONTRACT, bonuses.CONTRACT, player_totals.CONTRACT),
     )
 }

@@ -71,7 +71,7 @@ CONTRACT: Final = Contract(
         Column("wagered_amount", "amount"),
         Column("expires_at", "time"),
         Column("is_freespin", "flag"),
-        Column("spins", "amount"),
+        Column("spins", "count"),
     ),
     cursor=("id", "id"),
     keys=(("id",), ("bonus_id", "status")),

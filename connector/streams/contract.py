@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from connector.normalised import Normalised
     from connector.position import Kind
 
-ValueKind = Literal["text", "id", "time", "amount", "currency", "flag", "enum", "list", "phone"]
+ValueKind = Literal["text", "id", "time", "amount", "number", "count", "currency", "flag", "enum", "list", "phone"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ class Binding:
     extra: tuple[str, ...]
     values: Mapping[str, Mapping[str, str]]
     types: Mapping[str, str]
+    #: Currency -> amounts of its rows are whole numbers of 10^-places of it.
+    scales: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stream(self) -> str:
@@ -142,6 +144,11 @@ class Binding:
 
     @property
     def amounts(self) -> tuple[AmountColumn, ...]:
+        """Return the amount columns that the view can add up: none where rows are of different scales."""
+        return () if self.scales else self.amount_columns
+
+    @property
+    def amount_columns(self) -> tuple[AmountColumn, ...]:
         """Return the view's amount columns, with the texts of its own that mean their types, in upper case."""
         return tuple(
             AmountColumn(
@@ -175,8 +182,15 @@ _FLOATS: Final = re.compile(r"float|double|real")
 _FRACTIONS: Final = re.compile(r"(?:numeric|decimal|number)\(\d+, ?[1-9]")
 
 
-def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: str) -> Binding:
-    """Bind a contract to the view whose columns and SQL types are `types`.
+def bind(
+    contract: Contract,
+    config: Stream,
+    types: Mapping[str, str],
+    *,
+    view: str,
+    scales: Mapping[str, int] | None = None,
+) -> Binding:
+    """Bind a contract to the view whose columns and SQL types are `types`; `scales` are its source's.
 
     Raises Misconfigured with every missing column, an unusable key or cursor, each with what the view does have.
     """
@@ -195,6 +209,8 @@ def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: 
         problems.append(f"cursor column {cursor_name!r} is not there; set cursor: {{column: ..., kind: time|id}}")
     elif why := _unordered(kind, types[cursor]):
         problems.append(f"cursor column {cursor!r} can't be read by: {why}")
+    if scales and "currency" not in columns and any(column.kind == "amount" for column in contract.columns):
+        problems.append("column 'currency' is missing: the source has scales, which are by each row's own currency")
     key = _key(contract, config, columns, actual)
     if key is None:
         wanted = config.key or " or ".join("(" + ", ".join(names) + ")" for names in contract.keys)
@@ -207,7 +223,7 @@ def bind(contract: Contract, config: Stream, types: Mapping[str, str], *, view: 
         )
     assert cursor is not None
     assert key is not None
-    return Binding(contract, view, mode, cursor, kind, key, columns, extra, config.values, types)
+    return Binding(contract, view, mode, cursor, kind, key, columns, extra, config.values, types, scales or {})
 
 
 def _resolve(columns: Sequence[Column], config: Stream, actual: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

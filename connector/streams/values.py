@@ -16,6 +16,8 @@ import polars as pl
 
 from connector.event import AMOUNT, INSTANT, REJECTIONS, row_key
 from connector.money import plain
+from connector.streams import amounts as amounting
+from connector.streams.amounts import present
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,8 @@ _INVALID: Final = {
     "time": "not a timestamp",
     "amount": "not a finite number of at most 20 digits",
     "currency": "not a currency",
+    "number": "not a finite number of at most 20 digits",
+    "count": "not a whole number of at most 18 digits",
     "flag": "not a boolean",
     "enum": "not a known value",
     "list": "not a list",
@@ -36,13 +40,18 @@ _INVALID: Final = {
 #: Longer ids and codes fit neither an API nor an index, longer texts no API's item.
 ID_BYTES: Final = 128
 KEY_BYTES: Final = 400
-CURRENCY_BYTES: Final = 16
 TEXT_BYTES: Final = 32_768
 _TOO_LONG: Final = "too long for an id"
 #: How much of a longer text the quarantine shows.
 _SHOWN_CHARACTERS: Final = 1000
 #: Columns of every other kind stay texts.
-_DTYPES: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {"time": INSTANT, "amount": AMOUNT, "flag": pl.Boolean}
+_DTYPES: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {
+    "time": INSTANT,
+    "amount": AMOUNT,
+    "number": AMOUNT,
+    "count": pl.Int64,
+    "flag": pl.Boolean,
+}
 #: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
 _EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
 _GREATEST: Final = 2**63 - 1
@@ -51,7 +60,8 @@ _GREATEST: Final = 2**63 - 1
 def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
     """Return the page's contract columns, typed, and `row_key`, `row`.
 
-    Beside them `bad:NAME`, where a text did not parse, and `long:NAME`, where it is too long to be looked at.
+    Beside them `bad:NAME`, where a text did not parse, `long:NAME`, where it is too long to be looked at, `part:NAME`,
+    where an amount in subunits is not whole, and `scaleless`, where a row has amounts and nobody knows in what units.
     """
     columns = binding.contract.columns_for(binding.mode)
     values: list[pl.Expr] = []
@@ -60,19 +70,24 @@ def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
         if view_column is None:
             values.append(pl.lit(None, dtype=_dtype(column)).alias(column.name))
             continue
-        whole = _present(pl.col(view_column))
+        whole = present(pl.col(view_column))
         long = whole.str.len_bytes() > (ID_BYTES if column.kind == "id" else TEXT_BYTES)
         text = pl.when(~long).then(whole)
         value = parse(text, column, binding.values.get(column.name, {}))
+        if column.kind == "amount" and binding.scales:
+            value = amounting.scaled(text, binding)
+            values.append(amounting.in_parts(text, binding).alias(f"part:{column.name}"))
         values += [value.alias(column.name), long.fill_null(value=False).alias(f"long:{column.name}")]
         if column.kind not in {"text", "id"}:
             values.append(
-                (_present(whole.str.strip_chars()).is_not_null() & value.is_null()).alias(f"bad:{column.name}")
+                (present(whole.str.strip_chars()).is_not_null() & value.is_null()).alias(f"bad:{column.name}")
             )
     keyless = pl.any_horizontal(pl.col(name).is_null() | (pl.col(name) == "") for name in binding.key)
     key = pl.when(~keyless).then(row_key(list(binding.key)))
-    marked = mark(binding).alias("mark")
-    return page.select(*values, *_extras(binding), key.alias("row_key"), marked).with_row_index("row")
+    told = [*values, *_extras(binding), key.alias("row_key"), mark(binding).alias("mark")]
+    if binding.scales:
+        told.append(amounting.scaleless(binding).alias("scaleless"))
+    return page.select(told).with_row_index("row")
 
 
 def _extras(binding: Binding) -> list[pl.Expr]:
@@ -86,7 +101,8 @@ def _extras(binding: Binding) -> list[pl.Expr]:
 
 def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
     """Return the typed value of a text, null where it does not parse; `mapped` is the operator's own value map."""
-    parsers = {"time": instant, "amount": amount, "currency": currency, "flag": flag, "list": json_list}
+    numbers = {"amount": amounting.amount, "number": amounting.amount, "count": amounting.count}
+    parsers = {"time": instant, "currency": amounting.currency, "flag": flag, "list": json_list, **numbers}
     if column.kind in parsers:
         return parsers[column.kind](text)
     if column.kind == "enum":
@@ -97,17 +113,6 @@ def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
             upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
         )
     return text
-
-
-def amount(text: pl.Expr) -> pl.Expr:
-    """Parse a number of at most 20 digits before the point and 18 behind it, with or without an exponent."""
-    return text.str.strip_chars().cast(AMOUNT, strict=False)
-
-
-def currency(text: pl.Expr) -> pl.Expr:
-    """Parse a currency's code in any case; a fixed-width column pads it with blanks."""
-    code = text.str.strip_chars().str.to_uppercase()
-    return pl.when((code != "") & (code.str.len_bytes() <= CURRENCY_BYTES)).then(code)
 
 
 def instant(text: pl.Expr) -> pl.Expr:
@@ -194,22 +199,27 @@ def identified(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
 
     The page holds the cursor, the key, and the columns that brand and amounts stand in: `identifying`.
     """
-    brand = _present(pl.col(binding.columns["ext_brand_id"]))
+    brand = present(pl.col(binding.columns["ext_brand_id"]))
     named = {"brand_id": brand, "key": row_key(list(binding.key)), "mark": mark(binding)}
     return page.select(**named, amount=plain(_amount(binding))).with_row_index("row")
 
 
 def identifying(binding: Binding) -> tuple[str, ...]:
     """Return the view's columns that `identified` needs, cursor and key first."""
-    amounts = [name for item in binding.amounts for name in (*item.columns, item.type_column) if name]
+    amounts = [name for item in binding.amount_columns for name in (*item.columns, item.type_column) if name]
+    if amounts and binding.scales:
+        amounts.append(binding.columns["currency"])
     return tuple(dict.fromkeys((binding.cursor, *binding.key, binding.columns["ext_brand_id"], *amounts)))
 
 
 def _amount(binding: Binding) -> pl.Expr:
-    amounts = binding.amounts
+    amounts = binding.amount_columns
     whole: pl.Expr = pl.lit(0, dtype=AMOUNT) if amounts and amounts[0].type_column else pl.lit(None, dtype=AMOUNT)
     for item in amounts:
-        value = pl.coalesce(amount(_present(pl.col(name))) for name in item.columns)
+        texts = [present(pl.col(name)) for name in item.columns]
+        value = pl.coalesce(
+            amounting.scaled(text, binding) if binding.scales else amounting.amount(text) for text in texts
+        )
         if item.type_column is None:
             return value
         said = pl.col(item.type_column).str.strip_chars().str.to_uppercase()
@@ -230,6 +240,8 @@ def split(
         (pl.col("row_key").is_null(), "missing", "row key"),
         (pl.col("row_key").str.len_bytes() > KEY_BYTES, _TOO_LONG, "row key"),
     ]
+    if "scaleless" in frame.columns:
+        keys.append((pl.col("scaleless"), "missing, and amounts are in subunits of it", "currency"))
     rules = [*(rule for column in needed for rule in _required(column, frame)), *keys, *checks]
     nothing: list[pl.Expr] = [pl.lit(None)]
     reasons: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules]
@@ -266,6 +278,8 @@ def _required(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, s
     rules = [(pl.col(column.name).is_null(), "missing", column.name)]
     if f"bad:{column.name}" in frame.columns:
         rules.insert(0, (pl.col(f"bad:{column.name}"), _INVALID[column.kind], column.name))
+    if f"part:{column.name}" in frame.columns:
+        rules.insert(0, (pl.col(f"part:{column.name}"), "not whole subunits", column.name))
     if f"long:{column.name}" in frame.columns:
         reason = _TOO_LONG if column.kind == "id" else "too long"
         rules.insert(0, (pl.col(f"long:{column.name}"), reason, column.name))
@@ -282,8 +296,8 @@ def _rejections(page: pl.DataFrame, rows: pl.DataFrame, *, kept: bool) -> pl.Dat
         raw["raw"],
         row_key=pl.col("row_key").map_elements(_short, return_dtype=pl.String, skip_nulls=True),
         transaction_id=pl.coalesce(transaction, "row_key") if transaction else pl.lit(None),
-        brand_id="ext_brand_id",
-        external_id="user_ext_id",
+        brand_id="ext_brand_id" if "ext_brand_id" in rows.columns else pl.lit(None),
+        external_id="user_ext_id" if "user_ext_id" in rows.columns else pl.lit(None),
         kept=pl.lit(kept),
     ).select(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())
 
@@ -298,11 +312,6 @@ def _shown(text: pl.Expr) -> pl.Expr:
     size = text.str.len_bytes()
     cut = pl.concat_str(text.str.slice(0, _SHOWN_CHARACTERS), pl.lit("... ("), size, pl.lit(" bytes)"))
     return pl.when(size <= TEXT_BYTES).then(text).otherwise(cut)
-
-
-def _present(column: pl.Expr) -> pl.Expr:
-    """An empty text is an absent value; ids and texts are otherwise left as the source wrote them."""
-    return pl.when(column != "").then(column)
 
 
 def _dtype(column: Column) -> pl.DataType | type[pl.DataType]:

@@ -49,7 +49,11 @@ def check(operator: OperatorDatabase) -> list[Finding]:
         "sources": [{"name": "casino", "url": operator.url, "streams": {"deposits": {}}}],
     }
     source = config.parse(document, streams=list(STREAMS)).sources[0]
-    return [one for one in checks._source(source) if one.level != "ok" and one.subject == "casino.deposits"]
+    return [
+        one
+        for one in checks._source(source, checks._Money("EUR"))
+        if one.level != "ok" and one.subject == "casino.deposits"
+    ]
 
 
 @pytest.mark.parametrize(

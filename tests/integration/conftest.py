@@ -104,6 +104,7 @@ class Writer:
         assert lease is not None
         self.lease = lease
         self.numbers = itertools.count(1)
+        self.rates = RATES
 
     def profiles(self, *profiles: dict[str, Any], production: bool = True) -> Committed:
         """Commit profiles; what is left out has the defaults of an active player."""
@@ -118,7 +119,7 @@ class Writer:
 
     def commit(self, batch: Batch) -> Committed:
         """Commit a page as it is."""
-        return commit(self.connection, batch, rates=RATES, lease=self.lease)
+        return commit(self.connection, batch, rates=self.rates, lease=self.lease)
 
     def close(self) -> None:
         """Close the connection."""

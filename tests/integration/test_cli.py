@@ -344,6 +344,27 @@ def test_status_has_the_promised_shape(site: Site, emulator: serve.Running) -> N
     assert site.run("status").code == 0
 
 
+def test_status_tells_people_what_waits_for_a_rate_and_who_counts_otherwise(site: Site) -> None:
+    """By currency; the shape that scripts rely on is the same."""
+    site.deposit("d1", "d2", "d3")
+    site.operator.execute("update deposits set currency = 'GBP' where transaction_id <> 'd1'")
+    site.operator.execute(
+        "create table player_totals (as_of timestamptz, ext_brand_id text, user_ext_id text, total_deposited numeric)",
+        "insert into player_totals values (now(), 'kaasino', '7', 1000)",
+    )
+    site.source["streams"]["player_totals"] = {}
+    assert site.run("run", "--once").code == 0
+    told = " ".join(site.run("status").out.split())
+    assert "2 event(s) wait for their base amount: there is no rate for GBP" in told
+    assert "player_totals: 1 player(s) have other totals there than their events add up to" in told
+    report = json.loads(site.run("status", "--json").out)
+    assert set(report) == {"streams", "destinations"}
+    assert report["streams"]["player_totals"]["lag_seconds"] is not None
+    site.document["fx"] = {"fixed": {"GBP": "1.17"}}
+    assert site.run("run", "--once").code == 0
+    assert "wait for their base amount" not in site.run("status").out
+
+
 def test_a_destination_that_refuses_the_key_ends_a_run_with_1(site: Site, emulator: serve.Running, look: Look) -> None:
     """Reading goes on: the rows are in the store, and status says what stopped."""
     emulator.workspace.configure({"site_id": "other", "api_key": "other"})

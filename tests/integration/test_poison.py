@@ -293,9 +293,12 @@ def test_ids_beyond_64_bits_are_ids(casino: Casino) -> None:
     kind = "numeric(20)" if casino.operator.family == "postgresql" else "bigint unsigned"
     casino.operator.execute(
         f"create table casino_bets (id {kind} primary key, ext_brand_id varchar(20), user_ext_id varchar(20), type varchar(9), "
-        "bet_date varchar(30), bet_amount numeric(9,2), win_amount numeric(9,2), game_id varchar(9), game_name varchar(9))"
+        "bet_date varchar(30), bet_amount numeric(9,2), win_amount numeric(9,2), game_id varchar(9), game_name varchar(9), "
+        "currency varchar(3))"
     )
-    casino.operator.fill("casino_bets", [(one, "kaasino", "7", "BET", LONG_AGO, 1, None, "g", "G") for one in ids])
+    casino.operator.fill(
+        "casino_bets", [(one, "kaasino", "7", "BET", LONG_AGO, 1, None, "g", "G", "EUR") for one in ids]
+    )
     streams = {"casino_bets": {"start": "beginning"}, "source": {"page_rows": 1}}
     for _ in range(2):
         assert casino.run(**streams) == {}

@@ -112,6 +112,22 @@ ROWS: Final[dict[str, dict[str, str | None]]] = {
         "status": "ISSUED",
         "bonus_date": "2026-03-01 10:00:00",
     },
+    "fx_rates": {
+        "dt_update": "2026-03-01 10:00:00.123456",
+        "base": "EUR",
+        "currency": "GBP",
+        "valid_from": "2026-03-01 10:00:00",
+        "rate": "1.17",
+    },
+    "player_totals": {
+        "as_of": "2026-03-01 10:00:00",
+        **IDENTITY,
+        "total_deposited": "100.5",
+        "total_wagered": "2000",
+        "total_won": None,
+        "deposit_count": "3",
+        "bet_count": "12",
+    },
 }
 
 
@@ -121,7 +137,8 @@ def _row(stream: str, *, without: Sequence[str] = (), **changes: str | None) -> 
 
 def _bound(stream: str, columns: Sequence[str], /, **settings: Any) -> Binding:
     types = {name: "bigint" if name.lower() == "id" else "text" for name in columns}
-    return bind(STREAMS[stream], config.Stream(**settings), types, view=stream)
+    scales = settings.pop("scales", None)
+    return bind(STREAMS[stream], config.Stream(**settings), types, view=stream, scales=scales)
 
 
 def _normalise(

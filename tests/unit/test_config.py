@@ -217,6 +217,10 @@ def test_an_unknown_key_names_the_nearest(document: dict[str, Any], expected: st
         (minimal(fx={"fixed": {"GBP": 0}}), "fx.fixed.GBP", "above zero"),
         (minimal(fx={"fixed": {"GBP": "NaN"}}), "fx.fixed.GBP", "above zero"),
         (minimal(fx={"fixed": {"GBP": "one"}}), "fx.fixed.GBP", "not a number"),
+        (minimal(fx={"fixed": {"FUN": 1}}), "fx", "FUN is play money and has a fixed rate"),
+        (minimal(currencies={"jpy": 2}), "currencies", "JPY is not yours to define"),
+        (minimal(currencies={"ETH": 9}), "currencies.ETH", "less than or equal to 8"),
+        (minimal(source={"scales": {"ETH": 19}}), "sources[0].scales.ETH", "less than or equal to 18"),
         (minimal(reporting_timezone="Madrid"), "reporting_timezone", "IANA"),
         (minimal(source={"lateness": "10m", "lateness_max": "5m"}), "sources[0]", "lateness_max"),
         (minimal(source={"streams": {"deposits": {"key": []}}}), "sources[0].streams.deposits.key", "at least 1"),
@@ -234,6 +238,25 @@ def test_a_mistake_names_its_place_and_the_remedy(document: dict[str, Any], path
     (line,) = mistakes(document)
     assert line.startswith(f"{path}: ")
     assert part in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"base_currency": "GBP", "fx": {"fixed": {"GBP": "1.17"}}}, "fx.fixed.GBP must be 1"),
+        ({"base_currency": "FUN"}, "FUN is play money"),
+    ],
+)
+def test_the_base_currency_is_worth_itself(changes: dict[str, Any], part: str) -> None:
+    """Totals in it are neither multiplied nor play."""
+    (line,) = mistakes(minimal(**changes))
+    assert part in line
+
+
+def test_a_configured_currency_stands_beside_the_usual_ones() -> None:
+    """Naming one does not lose the others, and one of them may be named anew."""
+    known = parse(minimal(currencies={"sol": 5, "ETH": 6})).currencies
+    assert (known["SOL"], known["ETH"], known["BTC"], known["USDT"]) == (5, 6, 8, 6)
 
 
 def test_variables_stand_anywhere_and_more_than_once() -> None:

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
+from connector.currencies import scale
 from connector.event import AMOUNT
-from connector.money import AMOUNT_LIMIT, Rates, plain, scale
+from connector.money import AMOUNT_LIMIT, Rates, plain
 
 EXAMPLES: Final = settings(max_examples=80, deadline=None)
 EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
@@ -18,9 +19,12 @@ amounts = (
     st.decimals(0, AMOUNT_LIMIT - 1, places=8)
     | st.decimals(0, 10, places=3)
     | st.integers(0, 10**6).map(lambda n: Decimal(n) / 1000)
+    | st.decimals(0, 100, places=18)
 )
-rates = st.decimals(Decimal("0.0000000001"), 1000, places=10) | st.sampled_from(
-    [Decimal(1), Decimal("0.5"), Decimal("1.17")]
+rates = (
+    st.decimals(Decimal("0.0000000001"), 1000, places=10)
+    | st.decimals(Decimal(1).scaleb(-18), 2, places=18)
+    | st.sampled_from([Decimal(1), Decimal("0.5"), Decimal("1.17")])
 )
 
 
@@ -33,6 +37,8 @@ def subunits(rows: list[tuple[Decimal, str]], table: Rates) -> list[int | None]:
 @given(st.lists(amounts, min_size=1, max_size=20), rates, st.sampled_from(["EUR", "JPY", "KWD"]))
 @example([Decimal("0.005"), Decimal("0.015"), Decimal("0.025")], Decimal(1), "EUR")
 @example([Decimal(1), Decimal(3)], Decimal("0.005"), "EUR")
+@example([Decimal("0.1"), Decimal("0.3")], Decimal("0.050000000000000001"), "EUR")
+@example([Decimal("0.1"), Decimal("0.3")], Decimal("0.049999999999999999"), "EUR")
 def test_subunits_are_what_decimal_arithmetic_gives(values: list[Decimal], rate: Decimal, base: str) -> None:
     """Amount times rate, rounded half to even to the base currency's subunit, without a float anywhere."""
     expected = [
@@ -100,8 +106,27 @@ def test_plain_texts_are_exact_and_short(values: list[Decimal]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("currency", "places"), [("EUR", 2), ("USD", 2), ("JPY", 0), ("KWD", 3), ("USDT", 6), ("BTC", 8), ("XXX", 2)]
+    ("currency", "places"),
+    [
+        *[("EUR", 2), ("USD", 2), ("JPY", 0), ("KRW", 0), ("KWD", 3), ("TND", 3), ("CLF", 4), ("XXX", 2), ("NOPE", 2)],
+        *[("BTC", 8), ("ETH", 8), ("LTC", 8), ("BCH", 8), ("DOGE", 8), ("USDT", 6), ("USDC", 6), ("TRX", 6)],
+    ],
 )
 def test_scale_is_the_smallest_unit(currency: str, places: int) -> None:
     """ISO 4217 for money, UCRM's scales for crypto."""
     assert scale(currency) == places
+    assert Rates(currency, {}).places == places
+
+
+def test_scales_of_crypto_are_configured_and_those_of_iso_4217_are_not() -> None:
+    """What ISO 4217 says of a currency is no matter of taste."""
+    assert scale("ETH", {"ETH": 6}) == 6
+    assert scale("SOL", {"SOL": 5}) == 5
+    assert scale("JPY", {"JPY": 4}) == 0
+    assert subunits([(Decimal("1.5"), "ETH")], Rates("ETH", {}, scales={"ETH": 3})) == [1500]
+
+
+def test_play_money_and_the_base_currency_know_no_other_rate() -> None:
+    """A rate that is given for either changes nothing."""
+    table = Rates("EUR", {"FUN": Decimal(1), "EUR": Decimal(2)})
+    assert subunits([(Decimal(5), "FUN"), (Decimal(5), "EUR")], table) == [None, 500]

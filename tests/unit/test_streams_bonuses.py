@@ -172,7 +172,7 @@ def test_the_statuses_of_a_bonus_have_keys_of_their_own(normalise: Callable[...,
         ({"bonus_id": None}, "bonus_id", "missing", False),
         ({"bonus_amount": "-5"}, "bonus_amount", "negative amount", False),
         ({"expires_at": "soon"}, "expires_at", "not a timestamp", True),
-        ({"spins": "many"}, "spins", "not a finite number of at most 20 digits", True),
+        ({"spins": "many"}, "spins", "not a whole number of at most 18 digits", True),
     ],
 )
 def test_a_bad_value_of_a_bonus_is_reported(

@@ -13,3 +13,7 @@ create index payment_transitions_crm on casino.payment_transitions (created_at, 
 
 -- only for mode win_per_bet
 create index casino_games_crm on casino.casino_games (finished_at, id);
+
+create index exchange_rates_crm on casino.exchange_rates (updated_at, base_code, code, valid_from);
+
+create index user_totals_crm on casino.user_totals (counted_until, user_id);

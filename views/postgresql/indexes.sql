@@ -21,3 +21,7 @@ where action in ('win', 'rollback_win') and reference_type = 'CasinoGame';
 
 -- only for mode win_per_bet
 create index if not exists casino_games_crm on casino.casino_games (finished_at, id);
+
+create index if not exists exchange_rates_crm on casino.exchange_rates (updated_at, base_code, code, valid_from);
+
+create index if not exists user_totals_crm on casino.user_totals (counted_until, user_id);

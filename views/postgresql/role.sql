@@ -24,5 +24,7 @@ grant select on
     crm_export.sport_bet_open,
     crm_export.sport_bet_selection_open,
     crm_export.sport_bet_settled,
-    crm_export.sport_bet_selection_settled
+    crm_export.sport_bet_selection_settled,
+    crm_export.fx_rates,
+    crm_export.player_totals
 to crm_reader;

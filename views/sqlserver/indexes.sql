@@ -27,3 +27,9 @@ go
 -- only for mode win_per_bet
 create index casino_games_crm on casino.casino_games (finished_at, id);
 go
+
+create index exchange_rates_crm on casino.exchange_rates (updated_at, base_code, code, valid_from);
+go
+
+create index user_totals_crm on casino.user_totals (counted_until, user_id);
+go

@@ -113,11 +113,21 @@ create table crm.fx_rates (
     primary key (tenant, base, currency, valid_from)
 );
 comment on table crm.fx_rates is 'Units of base for one unit of currency, from valid_from until the next one';
+alter table crm.tenants add column base_places smallint;
+comment on column crm.tenants.base_places is 'Decimal places of the subunit that all totals are in';
 
-alter table crm.fx_pending add column currency text, add column occurred_at timestamptz;
-update crm.fx_pending w set currency = e.currency, occurred_at = e.occurred_at
-from crm.event_rows e where e.seq = w.seq;
-create index on crm.fx_pending (currency, occurred_at);
+alter table crm.fx_pending add column tenant text, add column currency text, add column occurred_at timestamptz;
+update crm.fx_pending w set tenant = p.tenant, currency = e.currency, occurred_at = e.occurred_at
+from crm.event_rows e join crm.players p using (player_id) where e.seq = w.seq;
+alter table crm.fx_pending alter column tenant set not null, alter column occurred_at set not null;
+create index on crm.fx_pending (tenant, currency, occurred_at);
+
+create table crm.fx_due (
+    player_id bigint primary key references crm.players,
+    tenant text not null
+);
+comment on table crm.fx_due is
+    'Players whose currency is known by now, and for whom too much waited to be settled at once';
 
 create table crm.player_totals (
     player_id bigint primary key references crm.players,
@@ -169,9 +179,18 @@ def downgrade() -> None:
     op.execute("alter table crm.tenants drop column reporting_timezone, drop column play_currencies")
     op.execute("alter table crm.parked_events drop column salt")
     op.execute("drop index crm.event_rows_payments; drop index crm.event_rows_occurred")
-    for table in ("player_edges", "player_totals", "fx_rates", "player_labels", "player_conflicts", "player_wallets"):
+    for table in (
+        "player_edges",
+        "player_totals",
+        "fx_due",
+        "fx_rates",
+        "player_labels",
+        "player_conflicts",
+        "player_wallets",
+    ):
         op.execute(f"drop table crm.{table}")
-    op.execute("alter table crm.fx_pending drop column currency, drop column occurred_at")
+    op.execute("alter table crm.fx_pending drop column tenant, drop column currency, drop column occurred_at")
+    op.execute("alter table crm.tenants drop column base_places")
     for index in ("leads", "email", "phone", "telegram"):
         op.execute(f"drop index crm.players_{index}")
     for column in (
