@@ -31,7 +31,7 @@ app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.add_typer(stream.app, name="stream", help="Answer for a stream: accept, wait, reset, new-generation.")
 app.add_typer(quarantine.app, name="quarantine", help="Rows that were refused: list, show, retry, drop.")
-app.add_typer(players.app, name="players", help="Players: conflicts, resolve, show.")
+app.add_typer(players.app, name="players", help="Players: conflicts, resolve, totals, show.")
 app.add_typer(store.app, name="store", help="The CRM store: migrate.")
 app.add_typer(emulate.app, name="emulate", help="Stand-ins for the APIs, for tests and demos.")
 

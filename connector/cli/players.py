@@ -1,4 +1,4 @@
-"""`connector players ...`: accounts that share a contact, what a person says of them, and one player as it stands."""
+"""`connector players ...`: accounts that share a contact, totals that differ, and one player as it stands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHOWN: Final = {
 
 @app.callback()
 def _group() -> None:
-    """Players: conflicts, resolve, show."""
+    """Players: conflicts, resolve, totals, show."""
 
 
 @app.command()
@@ -69,6 +69,25 @@ def resolve(
     with application.reading(settings) as store, store.connect() as connection:
         freed = identities.answer(connection, settings.tenant, player, other, "distinct" if distinct else "same")
     print("answered" + ("; its status is active again" if freed else "; its status stays as it is"))
+
+
+@app.command()
+def totals(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """List players of whom the operator tells other totals than were counted; the operator's own stand everywhere."""
+    from connector import app as application
+    from connector.store import reported
+
+    settings = application.load_config(config)
+    with application.reading(settings) as store, store.connect() as connection:
+        found = reported.differences(connection, settings.tenant)
+    if as_json:
+        print(json.dumps(found, default=str))
+        return
+    for row in found:
+        told = ", ".join(f"{name} {said['theirs']} ({said['by']:+})" for name, said in row["totals"].items())
+        print(f"{row['brand_id']}:{row['external_id']} as of {row['as_of']:%Y-%m-%d %H:%M}: {told}")
+    if not found:
+        print("no player's totals differ from what the operator tells")
 
 
 @app.command()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 import yaml
+
+from connector.normalised import REPORTED, Normalised
+from connector.store.commit import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,3 +105,16 @@ def test_a_player_is_shown_whole(command: Command, pair: dict[str, int]) -> None
     assert (code, "ana@example.com" in lines, "None" in lines) == (0, True, False)
     code, told = command("show", "kaasino", "Anas-First")
     assert (code, "has no player" in told) == (2, True)
+
+
+def test_totals_that_differ_are_listed(command: Command, writer: Writer) -> None:
+    """The operator's number and how far ours was from it; nobody, where they agree."""
+    writer.profiles({"external_id": "7"})
+    writer.events({"key": "d1", "external_id": "7"})
+    assert "no player's totals differ" in command("totals")[1]
+    told = {"brand_id": "kaasino", "external_id": "7", "as_of": datetime(2026, 2, 1, tzinfo=UTC), "deposit_count": 3}
+    reported = pl.DataFrame([{**dict.fromkeys(REPORTED), **told}], schema=REPORTED)
+    writer.commit(Batch(writer.checkpoint, Normalised(reported=reported)))
+    assert "kaasino:7 as of 2026-02-01 00:00: deposit_count 3 (+2)" in command("totals")[1]
+    (row,) = json.loads(command("totals", "--json")[1])
+    assert row["totals"] == {"deposit_count": {"theirs": 3, "by": 2}}
