@@ -153,16 +153,22 @@ class Relay:
         rows = feeds.changes(connection, self.lane, after=self._place.change_seq, limit=STEP)
         items: list[Item] = []
         marks: dict[int, int] = {}
+        news: list[tuple[int, list[str], bool]] = []
         mine = [row for row in rows if not row["is_stub"] and row["tenant"] == self.lane.tenant]
         at, ids = clock.now(), [row["player_id"] for row in mine]
         known = windows.payments(connection, self.lane.tenant, ids, at, places=self.places)
         for row in mine:
             previous = Previous(frozenset(row["sent_names"] or ()), row["sent_hash"], bool(row["unsubscribed_by_us"]))
             item = self.destination.encode_profile(_profile(row, known[row["player_id"]], self.places, at), previous)
+            if item.unsubscribed and row["marketable"]:
+                log.info("destination.opt_out_kept", destination=self.lane.destination, player_id=row["player_id"])
             certain = row["reason"] == "profile" and row["change_seq"] > self._distrusted
             if not (certain and item.digest == previous.digest):
                 items.append(item)
                 marks[id(item)] = row["change_seq"]
+                if not item.names <= previous.names or item.unsubscribed > previous.unsubscribed_by_us:
+                    news.append((item.player_id, sorted(item.names), item.unsubscribed))
+        feeds.intend(connection, self.lane, news)
         deadline = clock.monotonic() + STEP_SECONDS
         for batch in self.destination.batches(items):
             if clock.monotonic() > deadline:
@@ -180,8 +186,9 @@ class Relay:
             return 0
         items, verdicts = self._sift(rows, max_age=inf if history else self.settings.max_age)
         for batch in self.destination.batches(items):
-            sent = Settled(unparked=[item.seq for item in batch if item.seq is not None])
-            self._deliver(connection, batch, self._place, sent)
+            allowed, excluded = _sorted_out(connection, batch)
+            sent = replace(_tally(excluded), unparked=[item.seq for item in batch if item.seq is not None])
+            self._deliver(connection, allowed, self._place, sent)
         self._settle(connection, self._place, replace(_tally(verdicts), unparked=[row["seq"] for row in rows]))
         return len(rows)
 
@@ -202,13 +209,14 @@ class Relay:
                 return Result(len(items), busy=True)
             last = batch[-1].seq
             assert last is not None
+            allowed, excluded = _sorted_out(connection, batch)
             passed = [verdict for verdict in verdicts if self._place.event_seq < verdict.seq <= last]
-            self._deliver(connection, batch, Place(last, self._place.change_seq), _tally(passed))
+            self._deliver(connection, allowed, Place(last, self._place.change_seq), _tally([*passed, *excluded]))
         moved = until > self._place.event_seq
         if moved:
             left = [verdict for verdict in verdicts if verdict.seq > self._place.event_seq]
             self._settle(connection, Place(until, self._place.change_seq), _tally(left))
-        return Result(len(items), busy=moved or len(ready) < len(rows))
+        return Result(len(items), busy=moved or len(ready) < len(rows) or len(rows) == STEP)
 
     def _sift(self, rows: Sequence[Mapping[str, Any]], *, max_age: float) -> tuple[list[Item], list[Verdict]]:
         """Encode the events that may go; park a stub's, drop an excluded player's, let go of stale ones."""
@@ -257,6 +265,14 @@ class Relay:
         feeds.expire_parked(connection, self.lane, older_than=self.settings.max_age)
         feeds.refresh(connection, self.lane, older_than=self.settings.refresh, limit=STEP)
         return True
+
+
+def _sorted_out(connection: psycopg.Connection[Any], batch: Sequence[Item]) -> tuple[list[Item], list[Verdict]]:
+    """Return what may go of a batch of events, and what may not: its step began before the player was excluded."""
+    excluded = feeds.excluded(connection, {item.player_id for item in batch})
+    gone = {item.seq: item.player_id for item in batch if item.player_id in excluded and item.seq is not None}
+    verdicts = [Verdict(seq, player_id, "dropped") for seq, player_id in gone.items()]
+    return [item for item in batch if item.seq not in gone], verdicts
 
 
 def _tally(verdicts: Sequence[Verdict]) -> Settled:

@@ -46,12 +46,14 @@ def customer_id(brand_id: str, external_id: str, brand: Brand | None) -> str:
 def identify(profile: Profile, brand: Brand | None, previous: Previous, wanted: Attributes) -> Item:
     """Return the identify of a whole profile. It carries no timestamp: an older one than the last edit is dropped.
 
-    `unsubscribed` is Customer.io's own: set while the player is excluded, taken back only if we had set it.
+    `unsubscribed` is Customer.io's own: set while the player is excluded, taken back only if we had set it and the
+    operator tells of no opt-out; as long as one stands, what we set stays ours to take back.
     """
     known = attributes(profile, brand, wanted)
+    kept = not profile.excluded and previous.unsubscribed_by_us and profile.values.get("email_disabled") is True
     if profile.excluded:
         known["unsubscribed"] = True
-    elif previous.unsubscribed_by_us:
+    elif previous.unsubscribed_by_us and not kept:
         known["unsubscribed"] = False
     names = frozenset(known) - {"unsubscribed"}
     removed = dict.fromkeys(sorted(previous.names - names))
@@ -71,7 +73,7 @@ def identify(profile: Profile, brand: Brand | None, previous: Previous, wanted: 
         name="identify",
         digest=digest,
         names=names,
-        unsubscribed=profile.excluded,
+        unsubscribed=profile.excluded or kept,
     )
 
 

@@ -69,6 +69,8 @@ _NEXT: Final = f"""
     from crm.players p left join payment_edges n using (player_id)
     where p.player_id = any(%(players)s)
 """
+#: Marked by a commit between the reading and the lock: what was read of them may be of yesterday.
+_MARKED: Final = "select player_id from crm.player_changes where change_seq > %s and player_id = any(%s)"
 #: What a commit has brought nearer meanwhile stays as it is: it is due at the next pass.
 _MOVE: Final = """
     with u as (select * from unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[]) as u(player_id, was, becomes)),
@@ -104,21 +106,31 @@ def pass_due(connection: psycopg.Connection[Any], tenant: str, at: datetime, *, 
     """Mark up to `limit` players whose edge has passed and note their next one; returns how many there were.
 
     One transaction, called by the edges' loop again and again: what was done stays done. Readings come before the
-    lock that every writer of the feeds waits for.
+    lock that every writer of the feeds waits for; those of players whom a commit changed meanwhile are made again.
     """
     with connection.transaction():
         due = connection.execute(_DUE, (tenant, at, limit)).fetchall()
         if not due:
             return 0
         ids, was = [player_id for player_id, _ in due], [edge_at for _, edge_at in due]
-        values = {"tenant": tenant, "players": ids, "at": at}
-        becomes = dict(connection.execute(_NEXT, values).fetchall())
+        (seen,) = connection.execute("select coalesce(max(change_seq), 0) from crm.player_changes").fetchone() or (0,)
+        becomes = _next(connection, tenant, ids, at)
         ordered(connection)
+        marked = [player_id for (player_id,) in connection.execute(_MARKED, (seen, ids))]
+        becomes |= _next(connection, tenant, marked, at) if marked else {}
         players.judge(connection, sorted(ids), at)
         players.mark(connection, sorted(ids), "profile")
         connection.execute(_MOVE, (ids, was, [becomes.get(player_id) for player_id in ids]))
         leases.assert_held(connection, lease)
     return len(due)
+
+
+def _next(
+    connection: psycopg.Connection[Any], tenant: str, player_ids: Sequence[int], at: datetime
+) -> dict[int, datetime | None]:
+    """Return each player's next edge after `at`, None where there is none."""
+    values = {"tenant": tenant, "players": player_ids, "at": at}
+    return dict(connection.execute(_NEXT, values).fetchall())
 
 
 def use(connection: psycopg.Connection[Any], tenant: str, *, zone: str, play: Sequence[str]) -> None:

@@ -103,6 +103,14 @@ _ACCEPT_PROFILE: Final = """
     on conflict (tenant, destination, player_id) do update set hash = excluded.hash, names = excluded.names,
         unsubscribed_by_us = excluded.unsubscribed_by_us, sent_at = now()
 """
+#: Said before it is sent: should nobody learn what became of it, the API may hold these names, and be unsubscribed.
+_INTEND_PROFILE: Final = """
+    insert into crm.delivered_profiles as d (tenant, destination, player_id, names, unsubscribed_by_us)
+    values (%s, %s, %s, %s, %s)
+    on conflict (tenant, destination, player_id) do update set
+        names = array(select unnest(d.names) union select unnest(excluded.names)),
+        unsubscribed_by_us = d.unsubscribed_by_us or excluded.unsubscribed_by_us
+"""
 #: Refused: the hash no longer says what the API holds, but what it held before is not forgotten.
 _DISTRUST: Final = """
     update crm.delivered_profiles set hash = null where tenant = %s and destination = %s and player_id = any(%s)
@@ -195,6 +203,12 @@ def open_lane(connection: psycopg.Connection[Any], lane: Lane) -> Place:
     return Place(*place)
 
 
+def excluded(connection: psycopg.Connection[Any], player_ids: Collection[int]) -> set[int]:
+    """Return which of these players may not be marketed to as of now."""
+    query = "select player_id from crm.players where player_id = any(%s) and not marketable"
+    return {player_id for (player_id,) in connection.execute(query, (list(player_ids),))}
+
+
 def horizon(connection: psycopg.Connection[Any]) -> Place:
     """Return the newest committed numbers. Numbers are drawn in commit order, so all below them are visible."""
     row = connection.execute(_HORIZON).fetchone()
@@ -241,6 +255,15 @@ def park_history(
 def expire_parked(connection: psycopg.Connection[Any], lane: Lane, *, older_than: float) -> None:
     """Let go of waiting events that have become too old to send, and count them."""
     connection.execute(_EXPIRE_PARKED, {**vars_of(lane), "older": older_than})
+
+
+def intend(connection: psycopg.Connection[Any], lane: Lane, profiles: Sequence[tuple[int, list[str], bool]]) -> None:
+    """Note what is about to be sent of players for the first time: (player_id, names, unsubscribed). Idempotent."""
+    if profiles:
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(
+                _INTEND_PROFILE, [(lane.tenant, lane.destination, *profile) for profile in sorted(profiles)]
+            )
 
 
 def settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settled: Settled, lease: Lease) -> None:

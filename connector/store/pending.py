@@ -178,7 +178,8 @@ def _settle(
     if not base_only and done.height < settled.height:
         left = settled.filter(~over)
         connection.execute(_GO_ON, (left["seq"].to_list(), left["currency"].to_list()))
-    paid = done.filter(pl.col("effect").abs().is_in([1, 2]) & pl.col("amount_base").is_not_null())
+    changed = done.filter(pl.col("amount_base").is_not_null()) if base_only else settled  # native sums grew too
+    paid = changed.filter(pl.col("effect").abs().is_in([1, 2]))
     players.mark(connection, paid["player_id"].unique().sort(), "profile")
     return done.height
 

@@ -57,7 +57,9 @@ def nothing(_: Sequence[Item]) -> None:
 class Feed:
     """An application that only delivers, driven step by step."""
 
-    def __init__(self, store: Database, emulator: serve.Running, **changes: Any) -> None:
+    def __init__(
+        self, store: Database, emulator: serve.Running, *, brands: dict[str, Any] | None = None, **changes: Any
+    ) -> None:
         destination = {
             "name": "customerio",
             "kind": "customerio_track",
@@ -71,6 +73,7 @@ class Feed:
             **changes,
         }
         source = {"name": "casino", "url": "postgresql://nobody@127.0.0.1:9/none", "streams": {"deposits": {}}}
+        source |= {"brands": brands or {}}
         document = {
             "store": {"url": store.url},
             "tenant": "kaasino",
@@ -338,6 +341,15 @@ def test_many_events_go_in_batches_the_api_takes(feed: Feed, writer: Writer, emu
     assert emulator.workspace.options.max_batch_bytes > customerio_items.BATCH_BYTES
 
 
+def test_a_full_step_is_followed_by_the_next(feed_of: Callable[..., Feed], writer: Writer) -> None:
+    """A lane that has more events than one step takes does not rest in between."""
+    feed = feed_of(lanes=1)
+    writer.profiles(*players())
+    writer.events(*deposits(*range(2500)))
+    feed.drain()
+    assert len(feed.sent("event")) == 2500
+
+
 def test_refused_credentials_stop_the_destination_and_say_so(
     feed: Feed, writer: Writer, emulator: serve.Running, look: Look
 ) -> None:
@@ -518,6 +530,22 @@ def test_a_refused_profile_still_owes_its_removals(feed: Feed, writer: Writer, e
     feed.drain()
     go_wrong(emulator)
     writer.profiles({"external_id": "0", "first_name": "Kim"})
+    feed.drain()
+    assert "phone" not in attributes(emulator, "0")
+
+
+@pytest.mark.parametrize("known", [0, 1], ids=["new", "known"])
+def test_an_attribute_whose_outcome_is_unknown_is_removed_all_the_same(
+    feed: Feed, writer: Writer, emulator: serve.Running, known: int
+) -> None:
+    """It went with a reply that was lost, and is gone again before the profile could be sent anew."""
+    writer.profiles(*players(known))
+    feed.drain()
+    go_wrong(emulator, script=["reset"])
+    writer.profiles(*players(1, phone="+4915112345678"))
+    assert any(_fails(relay) for relay in feed.app.relays[1:])
+    assert attributes(emulator, "0")["phone"] == "+4915112345678"
+    writer.profiles(*players(1))
     feed.drain()
     assert "phone" not in attributes(emulator, "0")
 
