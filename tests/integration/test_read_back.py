@@ -42,7 +42,9 @@ TENANT: Final = "kaasino"
 ZONE: Final = ZoneInfo("Europe/Madrid")
 FIXED: Final = {"GBP": Decimal("1.17"), "TRX": Decimal("0.2517")}
 BRAND: Final = {"customer_id": "kaasino:{user_ext_id}", "server_codename": "kaasino", "site_domain": "example.com"}
-EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "30"))
+EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "20"))
+#: More examples than usual take longer than a test may otherwise.
+pytestmark = pytest.mark.timeout(0 if "CONNECTOR_EXAMPLES" in os.environ else 120)
 #: The attributes that are no sums and counts of payments, in the schema map's order; the last two are Customer.io's own.
 DIRECT: Final = (
     *("id", "email", "phone", "anonymous_id", "subscription_token", "ga_id", "first_name", "last_name", "country"),

@@ -26,6 +26,8 @@ Writer = Any
 Look = Any
 Frames = Any
 EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "40"))
+#: More examples than usual take longer than a test may otherwise.
+pytestmark = pytest.mark.timeout(0 if "CONNECTOR_EXAMPLES" in os.environ else 120)
 #: SEK has a rate once somebody quotes it, FUN is play money, None means the player's own.
 CURRENCIES: Final = ("EUR", "GBP", "TRX", "FUN", "SEK", None)
 PLAYERS: Final = ("a", "b", "c")
