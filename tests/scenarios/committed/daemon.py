@@ -209,7 +209,7 @@ class Daemon:
     def money(self) -> dict[str, tuple[int, ...]]:
         """Return cents deposited, natively and in base, their number, and the same of bets, of all who have any."""
         query = """
-            select external_id, (deposited * 100)::bigint, total_deposited, deposit_count,
+            select external_id, (deposited * 100)::bigint, total_deposited, m.deposit_count,
                    (wagered * 100)::bigint, total_wagered, m.bet_count, p.bet_count
             from crm.players p join crm.player_money m using (player_id)
         """
