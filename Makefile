@@ -8,7 +8,7 @@ EXAMPLES ?= 2000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check bench bench-sweep bench-memory bench-windows soak lock servers
+.PHONY: help install demo test check bench bench-sweep bench-memory bench-windows bench-exclusion soak lock servers
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -45,6 +45,9 @@ bench-memory: install ## Measure the daemon's memory at a first load of five mil
 
 bench-windows: install ## Measure midnight for a million depositors
 	$(BIN)/python -m bench.windows $(ARGS)
+
+bench-exclusion: install ## Measure an exclusion with a million events pending
+	$(BIN)/python -m bench.exclusion $(ARGS)
 
 soak: install servers ## Ten minutes of load and faults, then every key compared (MINUTES=10)
 	CONNECTOR_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/scenarios/committed -k committed_is_stored -q
