@@ -95,11 +95,13 @@ _CLAIM: Final = f"""
 """
 _OTHER: Final = _of_each_kind("select from crm.players o where {having} and o.external_id <> w.external_id limit 1")
 _EARLIEST: Final = _of_each_kind(
-    "select o.external_id, (array_agg(o.player_id order by o.created_at, o.player_id))[1] as player_id,"
-    " coalesce(min(o.created_at), 'infinity') as since from crm.players o where {having} and o.external_id is not null"
-    " group by o.external_id order by since, player_id limit 2"
+    "select o.external_id, array_agg(o.player_id order by o.created_at, o.player_id) as player_ids,"
+    " array_agg(coalesce(o.created_at, 'infinity') order by o.created_at, o.player_id) as since"
+    " from crm.players o where {having} and o.external_id is not null"
+    " group by o.external_id order by since, player_ids limit 2"
 )
-#: An account is told from the earliest other one with its contact: a number that thousands share makes no more rows.
+#: An account is told from the earliest other id with its contact, in each of that one's brands: a number that thousands
+#: share makes no more rows.
 _RAISE: Final = f"""
     with shared as materialized (
         select w.* from pg_temp.stage_contacts w cross join lateral ({_OTHER}) o
@@ -111,10 +113,11 @@ _RAISE: Final = f"""
         from shared w
         join crm.players o on o.tenant = %(tenant)s and o.brand_id = w.brand_id and o.external_id = w.external_id
         cross join lateral (
-            select e.player_id, e.since from earliest e
+            select e.player_ids, e.since from earliest e
             where (e.kind, e.network, e.value) = (w.kind, w.network, w.value) and e.external_id <> o.external_id
-            order by e.since, e.player_id limit 1
-        ) other
+            order by e.since, e.player_ids limit 1
+        ) first
+        cross join lateral unnest(first.player_ids, first.since) as other (player_id, since)
         where {" or ".join(f"({having})" for having in _HAVING)}
     ), raised as (
         insert into crm.player_conflicts (player_id, other_id, matched_by)

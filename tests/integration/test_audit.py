@@ -403,7 +403,7 @@ _SHAPES: Final = {
 }
 
 
-@pytest.mark.parametrize("operator", ["postgresql", "mysql", "odbc"], indirect=True)
+@pytest.mark.parametrize("operator", ["postgresql", "mysql"], indirect=True)
 @pytest.mark.parametrize("shape", _SHAPES)
 def test_views_of_any_shape_are_compared(operator: OperatorDatabase, store: Database, shape: str) -> None:
     """Coarse and whole-numbered cursors, odd amounts and keys: what is lost and what comes late is found, once."""

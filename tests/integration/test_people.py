@@ -260,6 +260,22 @@ def test_anonymous_ids_are_collected(writer: Writer, look: Look) -> None:
     assert look("select anonymous_ids from crm.players") == [{"anonymous_ids": ["a1", "a2", "a3"]}]
 
 
+def test_an_account_that_comes_to_share_a_contact_is_told_of_every_brand_of_the_other(
+    writer: Writer, look: Look
+) -> None:
+    """Accounts of one id share it without a question, until somebody else has it too: then each of them is asked."""
+    alike = {"email": "a@example.com", "registered_at": NOON}
+    writer.profiles(
+        {"external_id": "1", "registered_at": NOON},
+        {"external_id": "2", **alike},
+        {"external_id": "2", "brand_id": "other", **alike},
+    )
+    assert pairs(look) == set()
+    writer.profiles({"external_id": "1", **alike})
+    asked = look("select external_id, brand_id from crm.players join crm.player_conflicts using (player_id)")
+    assert {(row["external_id"], row["brand_id"]) for row in asked} == {("2", "kaasino"), ("2", "other")}
+
+
 def test_an_address_that_fits_no_index_costs_nothing(writer: Writer, look: Look) -> None:
     """It is stored as it is, and nobody is found by it."""
     long = "x" * 30_000 + "@example.com"
@@ -282,7 +298,7 @@ _ACCOUNT: Final = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=50,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

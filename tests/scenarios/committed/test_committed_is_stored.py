@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.scenarios.committed.tables import Precision
 
 #: Examples for PostgreSQL, both precisions together; the other servers get a share of it beside.
-EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "100"))
+EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "50"))
 STEPS: Final = 12
 #: Servers that only a soak has time for.
 OTHERS: Final = (
@@ -32,8 +32,8 @@ OTHERS: Final = (
     if "CONNECTOR_EXAMPLES" in os.environ
     else []
 )
-#: Found out by tests/integration/test_sweep.py at once, and here in minutes: there is time for it in a soak.
-RARE: Final = {"ask_for_no_gaps"}
+#: Found out by tests/integration at once, and here only after long: there is time for them in a soak.
+RARE: Final = {"ask_for_no_gaps", "seal_a_second_early", "count_what_is_there"}
 #: A mutation that so many examples do not show would pass unnoticed.
 MUTATION_EXAMPLES: Final = 400
 #: Hypothesis gives up shrinking after five minutes: a failure must come to be printed.
