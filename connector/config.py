@@ -78,6 +78,13 @@ class Exclude(Model):
     tags: list[str] = []
 
 
+class PersonalData(Model):
+    """How e-mail addresses and phone numbers are kept; without keys as they come."""
+
+    #: Lines `ID KEY` and one `match KEY`, keys of 32 bytes in base64: the greatest ID encrypts, the others still read.
+    keys: SecretStr | None = None
+
+
 class Cursor(Model):
     """The column that a view is read along, where it is not the contract's: a time, or an id that only grows."""
 
@@ -199,6 +206,8 @@ class Destination(Model):
     #: Canonical event name -> its name at the destination; a list keeps the names; empty sends profiles only.
     events: dict[str, str] = {"deposit_confirmed": "deposit_confirmed", "withdrawal_confirmed": "withdrawal_confirmed"}
     attributes: Attributes = Attributes()
+    #: Segment -> an attribute that says whether the player is in it, or the number of a manual segment to keep in step.
+    segments: dict[str, str | int] = {}
     rate: Annotated[float, Field(gt=0)] = 100.0
     lanes: Annotated[int, Field(ge=1, le=32)] = 4
     max_age: Seconds = 86400.0
@@ -263,6 +272,7 @@ class Config(Model):
     #: Decimal places of the smallest unit of currencies that ISO 4217 does not know, beside the usual ones.
     currencies: Annotated[dict[Code, Annotated[int, Field(ge=0, le=8)]], BeforeValidator(completed)] = CRYPTO
     exclude: Exclude = Exclude()
+    personal_data: PersonalData = PersonalData()
     sources: Annotated[list[Source], Field(min_length=1)]
     destinations: list[Destination] = []
     web: Web | None = Web()
@@ -343,6 +353,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 def _siblings(location: tuple[int | str, ...]) -> Collection[str]:
     """Return the keys known where an unknown one stands, by walking the models along its path."""
     parents = {"sources": "Source", "destinations": "Destination", "streams": "Stream", "brands": "Brand"}
+    parents["personal_data"] = "PersonalData"
     known: Collection[str] = Config.model_fields
     for part in location[:-1]:
         model = _MODELS.get(parents.get(str(part), str(part).capitalize()))
@@ -357,5 +368,5 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 _MODELS: Final[dict[str, type[Model]]] = {
     model.__name__: model
-    for model in (Store, Fx, Exclude, Cursor, Stream, Wait, Brand, Source, Attributes, Destination, Web)
+    for model in (Store, Fx, Exclude, PersonalData, Cursor, Stream, Wait, Brand, Source, Attributes, Destination, Web)
 }

@@ -86,6 +86,8 @@ NAMES: Final = (
     "custom_bonus_activated",
     "custom_bonus_cancelled",
     "custom_sport_bet_rolled_back",
+    "custom_segment_entered",
+    "custom_segment_left",
 )
 
 #: Not an event of its own: what a destination may be told of a player's balance, with the events that carry one.

@@ -63,8 +63,8 @@ def aftermath() -> Iterator[tuple[Stage, Sight, dict[str, Any]]]:
     rng = random.Random(seed)
     with Stage(players=2_000, bets=30_000, rate=400, tell=print) as stage:
         for _ in range(KILLS):
-            until = clock.monotonic() + rng.uniform(0.3, 2.0)
-            while clock.monotonic() < until:  # any moment of its start, its reading or its sending will do
+            moment = clock.monotonic() + rng.uniform(0.3, 2.0)
+            while clock.monotonic() < moment:  # any moment of its start, its reading or its sending will do
                 clock.sleep(0.01)
             stage.kill_daemon()
             stage.start_daemon()
