@@ -23,7 +23,7 @@ from connector.poller import Desk, open_desk
 from connector.relay import Relay, lanes_of
 from connector.service import Loop, Pace, Service, Worked, notify_systemd, supervise
 from connector.settler import Settler
-from connector.store import database, edges, lease as leases, players, rates as timeline, reports
+from connector.store import audit_log, database, edges, lease as leases, players, rates as timeline, reports
 from connector.streams import STREAMS
 from connector.web.server import WebServer
 
@@ -172,10 +172,11 @@ def load_config(path: Path) -> config.Config:
     return config.load(path, streams=list(STREAMS), events=(*NAMES, PLAYER_BALANCE))
 
 
-def build(settings: config.Config, *, once: bool = False, waits: bool = False) -> App:
+def build(settings: config.Config, *, once: bool = False, waits: bool = False, sends: bool = True) -> App:
     """Open and migrate the store and wire everything. Main thread only.
 
-    Raises Misconfigured; Transient when the store is away, unless the application `waits`: then its loops do.
+    Raises Misconfigured; Transient when the store is away, unless the application `waits`: then its loops do. One that
+    does not `send` has no destinations.
     """
     store = database.open_store(settings.store.url.get_secret_value())
     store.prepare = functools.partial(_prepare, settings=settings)
@@ -196,7 +197,7 @@ def build(settings: config.Config, *, once: bool = False, waits: bool = False) -
         Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources
     ]
     auditors = [Auditor(settings.tenant, source, store, rates, rules(settings), metrics) for source in settings.sources]
-    relays, edging = _relays(settings, store, metrics), Edges(settings.tenant, store)
+    relays, edging = _relays(settings, store, metrics) if sends else [], Edges(settings.tenant, store)
     return App(settings, store, cycles, relays, auditors, settler, edging, metrics)
 
 
@@ -236,7 +237,7 @@ def reading(settings: config.Config) -> Iterator[database.Database]:
 
 def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
     """Return what `status` says of an open store."""
-    with store.connect() as connection:
+    with store.reader(settings.tenant) as connection:
         subscriptions = {destination.name: destination.subscribed for destination in settings.destinations}
         return reports.status(connection, settings.tenant, subscriptions)
 
@@ -261,7 +262,7 @@ def desk(settings: config.Config, *, source: str | None, stream: str, purpose: s
     if len(chosen) != 1:
         known = ", ".join(item.name for item in settings.sources)
         raise Misconfigured(f"which source? {source or 'none named'}", hint=f"--source, one of: {known}")
-    app = build(settings.model_copy(update={"destinations": []}))
+    app = build(settings, sends=False)
     try:
         with app.database.connect() as connection:
             lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream, purpose=purpose)
@@ -299,7 +300,19 @@ def _prepare(store: database.Database, *, settings: config.Config) -> None:
         connection.execute("set lock_timeout = '3s'")  # it may still be working: a start that waits looks again soon
         edges.use(connection, settings.tenant, zone=settings.reporting_timezone, play=settings.fx.play)
         players.apply_rules(connection, settings.tenant, rules(settings), clock.now())
+        _note_configuration(connection, settings)
         _load_rates(connection, settings)
+
+
+def _note_configuration(connection: psycopg.Connection[Any], settings: config.Config) -> None:
+    """Write down what the settings are, secrets hidden, whenever they are others than at the last start."""
+    now = settings.model_dump(mode="json")
+    last = audit_log.newest(connection, settings.tenant, "configuration")
+    before = last["details"]["settings"] if last else {}
+    if changed := sorted(name for name in {*now, *before} if now.get(name) != before.get(name)):
+        details = {"changed": changed, "settings": now}
+        audit_log.append(connection, settings.tenant, "configuration", ", ".join(changed), details)
+    log.info("audit_log.head", hash=audit_log.listed(connection, settings.tenant, limit=1)[0]["hash"])
 
 
 def _load_rates(connection: psycopg.Connection[Any], settings: config.Config) -> None:

@@ -47,6 +47,14 @@ REPORTED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "bet_count": pl.Int64,
 }
 
+#: An account whose person asked to be erased; `mode` is the operator's own word.
+ERASURES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "brand_id": pl.String,
+    "external_id": pl.String,
+    "mode": pl.String,
+    "requested_at": INSTANT,
+}
+
 
 @dataclass(frozen=True)
 class Normalised:
@@ -58,8 +66,10 @@ class Normalised:
     labels: pl.DataFrame = field(default_factory=lambda: empty(LABELS))
     rates: pl.DataFrame = field(default_factory=lambda: empty(RATES))
     reported: pl.DataFrame = field(default_factory=lambda: empty(REPORTED))
+    erasures: pl.DataFrame = field(default_factory=lambda: empty(ERASURES))
 
     @property
     def understood(self) -> int:
         """Return how many things the page said."""
-        return sum(frame.height for frame in (self.events, self.profiles, self.labels, self.rates, self.reported))
+        facts = (self.labels, self.rates, self.reported, self.erasures)
+        return sum(frame.height for frame in (self.events, self.profiles, *facts))

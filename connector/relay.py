@@ -159,7 +159,7 @@ class Relay:
         known = windows.payments(connection, self.lane.tenant, ids, at, places=self.places)
         for row in mine:
             previous = Previous(frozenset(row["sent_names"] or ()), row["sent_hash"], bool(row["unsubscribed_by_us"]))
-            item = self.destination.encode_profile(_profile(row, known[row["player_id"]], self.places, at), previous)
+            item = self._encode(_profile(row, known[row["player_id"]], self.places, at), previous)
             if item.unsubscribed and row["marketable"]:
                 log.info("destination.opt_out_kept", destination=self.lane.destination, player_id=row["player_id"])
             certain = row["reason"] == "profile" and row["change_seq"] > self._distrusted
@@ -177,6 +177,11 @@ class Relay:
         if rows:
             self._settle(connection, Place(self._place.event_seq, rows[-1]["change_seq"]), _NOTHING)
         return Result(len(rows), busy=len(rows) == STEP)
+
+    def _encode(self, profile: Profile, previous: Previous) -> Item:
+        if profile.values["erased_at"] is not None:
+            return self.destination.encode_erasure(profile)
+        return self.destination.encode_profile(profile, previous)
 
     def _send_parked(self, connection: psycopg.Connection[Any], *, history: bool) -> int:
         """Send events that waited for their player's profile, which went out before, or until they were harmless."""
@@ -247,7 +252,8 @@ class Relay:
             if item.kind == "profile"
         ]
         distrusted = [item.player_id for item, refusal in pairs if refusal is not None and item.kind == "profile"]
-        done = replace(extra, accepted=len(accepted), letters=letters, profiles=profiles, distrusted=distrusted)
+        sent = [(item.player_id, item.seq or 0) for item in accepted]
+        done = replace(extra, accepted=sent, letters=letters, profiles=profiles, distrusted=distrusted)
         self._settle(connection, place, done)
         self.metrics.delivered.labels(self.lane.destination).inc(len(accepted))
         self.metrics.refused.labels(self.lane.destination).inc(len(letters))

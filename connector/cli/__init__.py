@@ -12,7 +12,22 @@ from typing import Final
 import typer
 
 from connector import __version__
-from connector.cli import audit, backfill, check, demo, emulate, players, quarantine, replay, run, status, store, stream
+from connector.cli import (
+    audit,
+    audit_log,
+    backfill,
+    check,
+    demo,
+    emulate,
+    forget,
+    players,
+    quarantine,
+    replay,
+    run,
+    status,
+    store,
+    stream,
+)
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 
 app: Final = typer.Typer(
@@ -27,12 +42,14 @@ app.command("run")(run.run)
 app.command("backfill")(backfill.backfill)
 app.command("audit")(audit.audit)
 app.command("replay")(replay.replay)
+app.command("forget")(forget.forget)
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.add_typer(stream.app, name="stream", help="Answer for a stream: accept, wait, reset, new-generation.")
 app.add_typer(quarantine.app, name="quarantine", help="Rows that were refused: list, show, retry, drop.")
-app.add_typer(players.app, name="players", help="Players: conflicts, resolve, totals, show.")
-app.add_typer(store.app, name="store", help="The CRM store: migrate.")
+app.add_typer(players.app, name="players", help="Players: conflicts, resolve, totals, show, sent.")
+app.add_typer(store.app, name="store", help="The CRM store: migrate, compact.")
+app.add_typer(audit_log.app, name="audit-log", help="What was done, and by whom: list, verify.")
 app.add_typer(emulate.app, name="emulate", help="Stand-ins for the APIs, for tests and demos.")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -23,3 +26,22 @@ def confirmed(question: str, *, yes: bool) -> bool:
     if not sys.stdin.isatty():
         raise Misconfigured("this asks before it does it, and nobody is there to answer", hint="add --yes")
     return typer.confirm(question)
+
+
+def actor() -> str:
+    """Return who runs the command, for the audit log."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as a container has
+        return f"uid {os.getuid()}"
+
+
+def instant(text: str | None, option: str) -> datetime | None:
+    """Return the time that an option gives, in UTC unless it says otherwise. Raises Misconfigured."""
+    if text is None:
+        return None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise Misconfigured(f"{option} {text!r} is no time", hint="write 2026-01-31 or '2026-01-31 12:00:00'") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json
+from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json, actor, instant
 from connector.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _SHOWN: Final = {
 
 @app.callback()
 def _group() -> None:
-    """Players: conflicts, resolve, totals, show."""
+    """Players: conflicts, resolve, totals, show, sent."""
 
 
 @app.command()
@@ -40,7 +40,7 @@ def conflicts(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> Non
     from connector.store import identities
 
     settings = application.load_config(config)
-    with application.reading(settings) as store, store.connect() as connection:
+    with application.reading(settings) as store, store.reader(settings.tenant) as connection:
         found = identities.conflicts(connection, settings.tenant)
     if as_json:
         print(json.dumps(found, default=str))
@@ -61,13 +61,18 @@ def resolve(
 ) -> None:
     """Answer for two accounts: both stay as they are, and the pair is never asked about again."""
     from connector import app as application
-    from connector.store import identities
+    from connector.store import audit_log, identities
 
     if distinct == same:
         raise Misconfigured("say what they are", hint="--distinct: two people; --same: one person with both accounts")
     settings = application.load_config(config)
-    with application.reading(settings) as store, store.connect() as connection:
-        freed = identities.answer(connection, settings.tenant, player, other, "distinct" if distinct else "same")
+    with (
+        application.reading(settings) as store,
+        store.connect() as connection,
+        audit_log.recorded(connection, settings.tenant, "players.resolve", "conflict", actor=actor()) as details,
+    ):
+        details |= {"players": [player, other], "answer": "distinct" if distinct else "same"}
+        freed = identities.answer(connection, settings.tenant, player, other, details["answer"])
     print("answered" + ("; its status is active again" if freed else "; its status stays as it is"))
 
 
@@ -78,7 +83,7 @@ def totals(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     from connector.store import reported
 
     settings = application.load_config(config)
-    with application.reading(settings) as store, store.connect() as connection:
+    with application.reading(settings) as store, store.reader(settings.tenant) as connection:
         found = reported.differences(connection, settings.tenant)
     if as_json:
         print(json.dumps(found, default=str))
@@ -112,6 +117,46 @@ def show(
     for name, value in found.items():
         if value not in (None, [], {}):
             print(f"{name:<24} {_written(value)}")
+
+
+@app.command()
+def sent(
+    brand: Annotated[str, typer.Argument(help="The brand, as the source writes it.")],
+    external_id: Annotated[str, typer.Argument(help="The player's id there.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    since: Annotated[str | None, typer.Option("--from", help="What was sent since this time: 2026-01-31.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="The newest so many.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List what destinations were sent of one player, and which consents held at that moment, on what basis."""
+    from connector import app as application
+    from connector.store import consents, identities
+
+    settings = application.load_config(config)
+    with application.reading(settings) as store, store.reader(settings.tenant) as connection:
+        player = identities.player_id(connection, settings.tenant, brand, external_id)
+        found = consents.sent(connection, settings.tenant, player, since=instant(since, "--from"), limit=limit)
+        known = consents.versions(connection, player)
+    if as_json:
+        print(json.dumps({"sent": found, "consents": known}, default=str))
+        return
+    for version in known:
+        print(f"consent {version['kind']} version {version['version']}: {_consent(version)}")
+    table = Table("sent", "to", "what", "happened", "consents then", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in found:
+        held = ", ".join(f"{kind} v{said['version']} {_given(said)}" for kind, said in row["consents"].items())
+        happened = "" if row["occurred_at"] is None else f"{row['occurred_at']:%Y-%m-%d %H:%M:%S}"
+        table.add_row(f"{row['sent_at']:%Y-%m-%d %H:%M:%S}", row["destination"], row["name"], happened, held or "none")
+    Console().print(table)
+
+
+def _consent(version: Mapping[str, Any]) -> str:
+    since = "" if version["changed_at"] is None else f" since {version['changed_at']:%Y-%m-%d %H:%M:%S}"
+    return f"{_given(version)}{since}, by {version['basis']}"
+
+
+def _given(said: Mapping[str, Any]) -> str:
+    return "given" if said["granted"] else "withheld"
 
 
 def _written(value: object) -> str:

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Yes, confirmed
+from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Yes, actor, confirmed
 from connector.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def list_(
 
     settings = application.load_config(config)
     chosen = _selection(settings, ids, stream, source, reason, field, since, kept, everything)
-    with application.reading(settings) as store, store.connect() as connection:
+    with application.reading(settings) as store, store.reader(settings.tenant) as connection:
         if rows or ids:
             found = quarantine.listed(connection, settings.tenant, chosen, _ROWS)
         else:
@@ -81,7 +81,7 @@ def show(
     from connector.store import quarantine
 
     settings = application.load_config(config)
-    with application.reading(settings) as store, store.connect() as connection:
+    with application.reading(settings) as store, store.reader(settings.tenant, personal=True) as connection:
         entry = quarantine.shown(connection, settings.tenant, entry_id)
     if entry is None:
         raise Misconfigured(
@@ -115,7 +115,7 @@ def retry(
     logs.configure(level="warning")
     settings = application.load_config(config)
     chosen = _selection(settings, ids, stream, source, reason, field, since, kept, everything)
-    with application.reading(settings) as store, store.connect() as connection:
+    with application.reading(settings) as store, store.reader(settings.tenant) as connection:
         found = quarantine.groups(connection, settings.tenant, chosen)
     configured = {(item.name, name) for item in settings.sources for name in item.streams}
     left = 0
@@ -151,7 +151,7 @@ def drop(
 ) -> None:
     """Delete entries for good, after a question; the rows stay at the source, and are not read for it."""
     from connector import app as application
-    from connector.store import quarantine
+    from connector.store import audit_log, quarantine
 
     if not (ids or stream or source or reason or field or since or kept or everything):
         raise Misconfigured("say what to drop", hint="ids, or --stream, --reason, --field, --since, --kept, --all")
@@ -161,7 +161,9 @@ def drop(
         until = quarantine.newest_id(connection, settings.tenant)
         count = sum(row["entries"] for row in quarantine.groups(connection, settings.tenant, chosen))
         if count and confirmed(f"Delete {count:,} quarantined row(s) for good?", yes=yes):
-            count = quarantine.drop(connection, settings.tenant, chosen, until=until)
+            with audit_log.recorded(connection, settings.tenant, "quarantine.drop", "rows", actor=actor()) as details:
+                count = quarantine.drop(connection, settings.tenant, chosen, until=until)
+                details |= {"rows": count, "stream": stream, "reason": reason, "ids": ids or []}
             print(f"{count:,} deleted")
         else:
             print("nothing was deleted")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Yes, confirmed
+from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Yes, actor, confirmed, instant
 from connector.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def replay(
 ) -> None:
     """Send players again whole, or events under the ids that they had; a running daemon does the sending."""
     from connector import app as application
-    from connector.store import replay as work
+    from connector.store import audit_log, replay as work
 
     settings = application.load_config(config)
     target = _destination(settings, destination)
@@ -43,12 +42,15 @@ def replay(
         brand,
         players,
         event,
-        since=_instant(since, "--from"),
-        until=_instant(until, "--to"),
+        since=instant(since, "--from"),
+        until=instant(until, "--to"),
     )
     with application.reading(settings) as store, store.connect() as connection:
         if event is None:
-            print(f"{work.profiles(connection, wanted)} player(s) are sent again to {destination}")
+            sent = work.profiles(connection, wanted)
+            whom = {"players": sent, "brand": brand, "named": len(players or [])}
+            audit_log.append(connection, settings.tenant, "replay", destination, whom, actor=actor())
+            print(f"{sent} player(s) are sent again to {destination}")
             return
         found, young = work.count(connection, wanted)
         told = f"{found} event(s) {event}"
@@ -56,7 +58,10 @@ def replay(
             told += f", {young} of them younger than 72 hours: campaigns may answer those"
         if confirmed(f"{told}. Send them again?", yes=yes):
             salt = secrets.token_hex(8) if new_ids else ""
-            print(f"{work.events(connection, wanted, salt=salt)} event(s) are sent again to {destination}")
+            with audit_log.recorded(connection, settings.tenant, "replay", destination, actor=actor()) as details:
+                sent = work.events(connection, wanted, salt=salt)
+                details |= {"events": sent, "name": event, "from": since, "to": until, "new_ids": new_ids}
+            print(f"{sent} event(s) are sent again to {destination}")
 
 
 def _destination(settings: Config, name: str) -> Destination:
@@ -65,13 +70,3 @@ def _destination(settings: Config, name: str) -> Destination:
         known = ", ".join(item.name for item in settings.destinations) or "none"
         raise Misconfigured(f"no destination is named {name!r}", hint=f"configured are: {known}")
     return found
-
-
-def _instant(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise Misconfigured(f"{option} {text!r} is no time", hint="write 2026-01-31 or '2026-01-31 12:00:00'") from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""`connector store migrate`: bring the store's schema up to date."""
+"""`connector store ...`: bring the store's schema up to date, write its files anew."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ def migrate(config: ConfigFile = DEFAULT_CONFIG) -> None:
         print(f"the store's schema is at revision {database.migrate(store)}")
     finally:
         store.close()
+
+
+@app.command()
+def compact(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Write the files of personal tables anew, so that nothing erased is left in them; locks each for seconds."""
+    from connector import app as application
+    from connector.store import compaction
+
+    settings = application.load_config(config)
+    with application.reading(settings) as store, store.connect() as connection:
+        if not compaction.compact(connection, tell=print):
+            raise typer.Exit(1)
+    print("the store's files were written anew")

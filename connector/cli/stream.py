@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Final
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Yes, confirmed
+from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Yes, actor, confirmed
 from connector.errors import Halted
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def accept(
                 f"stream {stream}: nothing shows that this is the data that was read",
                 hint="look at it yourself; --yes accepts it as it is, the generation kept",
             )
-        answers.accept(desk, examined)
+        with _recorded(desk, "stream.accept", stream) as details:
+            answers.accept(desk, examined)
+            details |= {"server": examined.server, "matched": examined.matches}
         print(f"{stream}: accepted, generation and marks kept. {_GOES_ON}")
 
 
@@ -61,7 +63,8 @@ def wait(name: Name, config: ConfigFile = DEFAULT_CONFIG, source: Source = None)
     from connector import answers
 
     with _desk(config, name, source) as (desk, stream):
-        answers.wait(desk, stream)
+        with _recorded(desk, "stream.wait", stream):
+            answers.wait(desk, stream)
         print(f"{stream}: waits until the source holds what was read from it; it is looked at every 30 s")
 
 
@@ -71,7 +74,9 @@ def reset(name: Name, config: ConfigFile = DEFAULT_CONFIG, source: Source = None
     from connector import answers
 
     with _desk(config, name, source) as (desk, stream):
-        rows = answers.reset(desk, stream, since)
+        with _recorded(desk, "stream.reset", stream) as details:
+            rows = answers.reset(desk, stream, since)
+            details |= {"from": since, "rows": rows}
         told = _counted(rows)
         print(f"{stream}: is read again from {since or 'its beginning'} under the same generation: {told}")
         print(f"Rows that the store has are left alone, totals too. {_GOES_ON}")
@@ -97,11 +102,19 @@ def new_generation(
         if coming.history_text is not None:
             print(f"Rows up to {coming.binding.cursor} {coming.history_text} are history: they send no events")
         if confirmed(f"Count {rows} of {stream} anew?", yes=yes):
-            answers.begin_generation(desk, coming)
+            with _recorded(desk, "stream.new-generation", stream) as details:
+                answers.begin_generation(desk, coming)
+                details |= {"from": since, "generation": number, "rows": coming.rows}
             print(f"{stream}: generation {number} has begun. {_GOES_ON}")
         else:
             print(f"{stream}: nothing was changed")
             sys.exit(1)
+
+
+def _recorded(desk: Desk, action: str, stream: str) -> AbstractContextManager[dict[str, Any]]:
+    from connector.store import audit_log
+
+    return audit_log.recorded(desk.connection, desk.tenant, action, f"{desk.source.name}.{stream}", actor=actor())
 
 
 def _counted(rows: int | None) -> str:

@@ -93,6 +93,9 @@ class Destination(Protocol):
     def encode_profile(self, profile: Profile, previous: Previous) -> Item:
         """Return the whole profile as one item, names that went before and are absent now removed."""
 
+    def encode_erasure(self, profile: Profile) -> Item:
+        """Return what makes the API forget a person for good; of its columns only brand and id are left."""
+
     def encode_event(self, event: StoredEvent) -> Sequence[Item]:
         """Return what an event becomes: nothing where its name is not wanted, one item, or several that go together.
 

@@ -77,6 +77,13 @@ def identify(profile: Profile, brand: Brand | None, previous: Previous, wanted: 
     )
 
 
+def suppress(profile: Profile, brand: Brand | None) -> Item:
+    """Return what deletes a person, and blocks its identifiers from then on."""
+    identifiers = {"id": customer_id(profile.brand_id, profile.external_id, brand)}
+    body = _dump({"type": "person", "action": "suppress", "identifiers": identifiers}).encode()
+    return Item("profile", profile.player_id, body, name="suppress", digest=hashlib.sha256(body).digest())
+
+
 def event(stored: StoredEvent, brand: Brand | None, name: str) -> Item:
     """Return an event with a deterministic ULID, unix seconds and amounts as exact decimal numbers."""
     data: dict[str, Any] = {

@@ -54,6 +54,10 @@ class CustomerIOTrack:
         """See Destination."""
         return items.identify(profile, self._brands.get(profile.brand_id), previous, self._settings.attributes)
 
+    def encode_erasure(self, profile: Profile) -> Item:
+        """See Destination. `suppress` deletes the person and lets the API ignore every later write of it."""
+        return items.suppress(profile, self._brands.get(profile.brand_id))
+
     def encode_event(self, event: StoredEvent) -> Sequence[Item]:
         """See Destination."""
         brand, names = self._brands.get(event.brand_id), self._settings.events

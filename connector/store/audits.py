@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from connector.buckets import GREATEST, Bucket, Sums
 from connector.errors import Superseded
-from connector.store import lease as leases
+from connector.store import audit_log, lease as leases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,6 +204,10 @@ class Shelf:
         found = (outcome.rows, outcome.missing, outcome.repaired, outcome.gone, outcome.changed)
         self.connection.execute(_RECORD, (*where, *bounds, *found, error, seconds, error))
         self.connection.execute(_PRUNE, (*where, *where, KEPT))
+        if outcome.repaired:
+            told = {"kind": kind, "rows": outcome.repaired, "missing": outcome.missing}
+            by = audit_log.DAEMON if kind != "command" else "connector audit"
+            audit_log.append(self.connection, point.tenant, "repair", f"{point.source}.{point.stream}", told, actor=by)
 
     def _brands(self) -> list[str] | None:
         """Players belong to a tenant: where several sources have users, a brand tells whose they are."""

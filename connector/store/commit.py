@@ -19,6 +19,7 @@ from connector.normalised import Normalised
 from connector.store import (
     checkpoints,
     edges,
+    erasures,
     labels,
     lease as leases,
     ledger,
@@ -140,6 +141,8 @@ def _write_facts(connection: psycopg.Connection[Any], batch: Batch, rates: Rates
     if brought.rates.height:
         origin = f"{checkpoint.source}.{checkpoint.stream}"
         timeline.insert(connection, checkpoint.tenant, brought.rates, rates, origin=origin)
+    if brought.erasures.height:
+        erasures.erase_all(connection, checkpoint.tenant, brought.erasures, clock.now())
     if brought.reported.height:
         return reported.apply(connection, checkpoint, brought.reported, rates)
     return empty(REJECTIONS)
@@ -157,4 +160,4 @@ def _note_payments(connection: psycopg.Connection[Any], tenant: str, rows: pl.Da
 def _profile_events(batch: Batch, upserted: profiles.Upserted) -> pl.DataFrame:
     """Events that the changed profiles mean; a registration before the first start is no sign-up."""
     since = pl.lit((batch.checkpoint.history_until or 0) // 1000).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    return player.changes(upserted.before, batch.brought.profiles, live_since=since)
+    return player.changes(upserted.before, upserted.profiles, live_since=since)

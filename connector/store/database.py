@@ -108,6 +108,17 @@ class Database:
             hint = "write special characters of user and password as %XX"
             raise Misconfigured("store.url is not a PostgreSQL URL", hint=hint) from None
 
+    def reader(self, tenant: str, *, personal: bool = False) -> psycopg.Connection[Any]:
+        """Open a connection that sees one tenant's rows and changes none; contacts and raw rows where `personal`.
+
+        As crm_app or crm_contacts: what is asked over it can't cross to another tenant, whatever its text.
+        """
+        connection = self.connect()
+        connection.execute("select set_config('app.tenant_id', %s, false)", (tenant,))
+        connection.execute("set default_transaction_read_only = on")
+        connection.execute("set role crm_contacts" if personal else "set role crm_app")
+        return connection
+
     def alive(self) -> bool:
         """Return whether the embedded server still runs; an operator's own server is not ours to judge."""
         return self.server is None or self.server.alive()

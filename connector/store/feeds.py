@@ -115,6 +115,7 @@ _INTEND_PROFILE: Final = """
 _DISTRUST: Final = """
     update crm.delivered_profiles set hash = null where tenant = %s and destination = %s and player_id = any(%s)
 """
+_DELIVERED: Final = "insert into crm.deliveries (tenant, destination, player_ids, seqs) values (%s, %s, %s, %s)"
 _DEAD_LETTER: Final = """
     insert into crm.dead_letters (tenant, destination, player_id, seq, kind, name, reason, field, message, payload)
     values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
@@ -152,9 +153,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Settled:
-    """The outcome of one batch: letters are (player_id, seq, kind, name, reason, field, message, payload)."""
+    """The outcome of one batch.
 
-    accepted: int = 0
+    Accepted are (player_id, seq; 0: the profile), letters (player_id, seq, kind, name, reason, field, message,
+    payload).
+    """
+
+    accepted: Sequence[tuple[int, int]] = ()
     letters: Sequence[tuple[Any, ...]] = ()
     profiles: Sequence[tuple[int, bytes | None, list[str], bool]] = ()
     distrusted: Sequence[int] = ()
@@ -286,6 +291,8 @@ def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settl
         ):
             if rows:
                 cursor.executemany(statement, [(*who, *row) for row in rows])
+    if settled.accepted:
+        connection.execute(_DELIVERED, (*who, *map(list, zip(*settled.accepted, strict=True))))
     for statement, ids in ((_DISTRUST, settled.distrusted), (_UNPARK, settled.unparked)):
         if ids:
             connection.execute(statement, (*who, list(ids)))
@@ -297,8 +304,8 @@ def _settle(connection: psycopg.Connection[Any], lane: Lane, place: Place, settl
         where tenant = %s and destination = %s and lane = %s
         """,
         (
-            *(place.event_seq, place.change_seq, settled.accepted, len(settled.letters)),
-            *(settled.dropped, settled.expired, settled.accepted > 0),
+            *(place.event_seq, place.change_seq, len(settled.accepted), len(settled.letters)),
+            *(settled.dropped, settled.expired, bool(settled.accepted)),
             *(*who, lane.number),
         ),
     )

@@ -232,6 +232,17 @@ def answer(connection: psycopg.Connection[Any], tenant: str, one: int, other: in
     return bool(freed)
 
 
+def answer_all(connection: psycopg.Connection[Any], player_id: int, resolution: str) -> None:
+    """Answer for every open conflict of a player; whoever is in no other one has its status back, and is marked."""
+    answered = connection.execute(
+        "update crm.player_conflicts set resolved_at = now(), resolution = %s"
+        " where resolved_at is null and %s in (player_id, other_id) returning player_id",
+        (resolution, player_id),
+    ).fetchall()
+    freed = [row for later in answered if (row := connection.execute(_FREED, later).fetchone()) is not None]
+    players.mark(connection, [player_id for (player_id,) in freed], "profile")
+
+
 def player(connection: psycopg.Connection[Any], tenant: str, brand_id: str, external_id: str) -> dict[str, Any] | None:
     """Return the row of one account, None where there is none."""
     with connection.cursor(row_factory=dict_row) as cursor:
@@ -239,3 +250,16 @@ def player(connection: psycopg.Connection[Any], tenant: str, brand_id: str, exte
             "select * from crm.players where (tenant, brand_id, external_id) = (%s, %s, %s)",
             (tenant, brand_id, external_id),
         ).fetchone()
+
+
+def player_id(connection: psycopg.Connection[Any], tenant: str, brand_id: str, external_id: str) -> int:
+    """Return the store's number of an account. Raises Misconfigured where there is none."""
+    row = connection.execute(
+        "select player_id from crm.players where (tenant, brand_id, external_id) = (%s, %s, %s)",
+        (tenant, brand_id, external_id),
+    ).fetchone()
+    if row is None:
+        raise Misconfigured(
+            f"brand {brand_id} has no player {external_id}", hint="ids are compared as they are written"
+        )
+    return int(row[0])

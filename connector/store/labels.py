@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
+
 from connector.store import players
 from connector.store.copying import copy_frame
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    import polars as pl
     import psycopg
 
 _KEY: Final = ["brand_id", "external_id", "kind", "label"]
@@ -60,7 +61,7 @@ def write(
     before becomes a stub, whose lists wait for the profile.
     """
     latest = labels.sort("updated_at", maintain_order=True).unique(_KEY, keep="last", maintain_order=True)
-    resolved = players.resolve(connection, tenant, latest)
+    resolved = players.resolve(connection, tenant, latest).filter(~pl.col("player_erased"))
     connection.execute(_STAGE)
     copy_frame(connection, f"pg_temp.stage_labels ({', '.join(_STAGED)})", resolved.select(_STAGED))
     written = connection.execute(_WRITE, {"production": production}).fetchall()

@@ -129,6 +129,7 @@ def _narrow(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.D
         transaction_id=pl.when(pl.col("transaction_id") != pl.col("key")).then(pl.col("transaction_id")),
         native=pl.col("amount"),
         native_stake=pl.col("stake"),
+        properties=pl.when(pl.col("player_erased")).then(pl.lit("{}")).otherwise("properties"),
     )
     return priced(connection, stream.tenant, named, rates).with_columns(
         amount=plain(pl.col("native")), stake=plain(pl.col("native_stake"))

@@ -50,8 +50,13 @@ _JUDGE: Final = f"""
 _BY_TIME: Final = _JUDGE.format(rows=f"select * from crm.players where {_MINE}")
 _TIMED: Final = "player_id, status, cooling_off_until, rg_self_excluded_until, marketable"
 _BY_RULES: Final = f"select {_TIMED}, {_ELIGIBLE} as eligible from crm.players where {{which}}"
+_KNOWN: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "player_id": pl.Int64,
+    **dict.fromkeys((*_IDENTITY, "player_currency"), pl.String),
+    "player_erased": pl.Boolean,
+}
 _RESOLVE: Final = """
-    select p.player_id, p.brand_id, p.external_id, p.default_currency_code
+    select p.player_id, p.brand_id, p.external_id, p.default_currency_code, p.erased_at is not null
     from unnest(%s::text[], %s::text[]) as w(brand_id, external_id)
     join crm.players p on p.tenant = %s and p.brand_id = w.brand_id and p.external_id = w.external_id
 """
@@ -67,7 +72,7 @@ _MARK: Final = """
 
 
 def resolve(connection: psycopg.Connection[Any], tenant: str, events: pl.DataFrame) -> pl.DataFrame:
-    """Return events with `player_id` and `player_currency`; players never seen before become stubs."""
+    """Return events with `player_id`, `player_currency` and `player_erased`; players never seen before become stubs."""
     wanted = events.select(_IDENTITY).unique(maintain_order=True)
     known = _known(connection, tenant, wanted)
     if known.height < wanted.height:
@@ -81,8 +86,7 @@ def _known(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFram
     rows = connection.execute(
         _RESOLVE, (wanted["brand_id"].to_list(), wanted["external_id"].to_list(), tenant)
     ).fetchall()
-    schema = {"player_id": pl.Int64, "brand_id": pl.String, "external_id": pl.String, "player_currency": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=_KNOWN, orient="row")
 
 
 def mark(connection: psycopg.Connection[Any], player_ids: Iterable[int], reason: str) -> None:

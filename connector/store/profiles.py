@@ -45,9 +45,12 @@ _CONSENTS: Final = {
     "phone": "calls_disabled",
 }
 _STAMP: Final = """to_char(s.source_updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+#: What says so: the operator's own word where the view has a column consent_basis (`extra`), else the column itself.
 _CONSENT: Final = """
     case when s.{flag} is not null and (p.consents -> '{kind}' -> 'granted')::boolean is distinct from not s.{flag}
-    then jsonb_build_object('{kind}', jsonb_build_object('granted', not s.{flag}, 'changed_at', {stamp}))
+    then jsonb_build_object('{kind}', jsonb_build_object(
+        'granted', not s.{flag}, 'changed_at', {stamp}, 'basis', coalesce(s.traits ->> 'consent_basis', '{flag}'),
+        'version', coalesce((p.consents #>> '{{{kind},version}}')::integer, (p.consents ? '{kind}')::integer, 0) + 1))
     else '{{}}' end
 """
 _ANONYMOUS: Final = "s.traits ->> 'anonymous_id'"
@@ -87,6 +90,7 @@ _UPSERT: Final = f"""
     with judged as materialized (
         select s.brand_id, s.external_id, n.*, j.*, p.player_id is not null as known, p.status as old_status,
                p.kyc_status as old_kyc_status, coalesce(p.is_stub, false) as old_is_stub,
+               p.consents as old_consents,
                p.last_login_at as old_last_login_at, p.rg_self_excluded_until as old_rg_self_excluded_until,
                coalesce(p.marketable, true) and not j.marketable as lost,
                p.player_id is null or p.is_stub or ({", ".join(f"p.{name}" for name in _VISIBLE)})
@@ -108,12 +112,36 @@ _UPSERT: Final = f"""
         on conflict (tenant, brand_id, external_id) do update set
             {", ".join(f"{name} = excluded.{name}" for name in (*_NEXT, *_JUDGED))}, is_stub = false
         returning player_id, brand_id, external_id
+    ), superseded as (
+        insert into crm.player_consents (player_id, tenant, kind, version, granted, basis, changed_at)
+        select w.player_id, %(tenant)s, old.kind, coalesce((old.said ->> 'version')::integer, 1),
+               (old.said ->> 'granted')::boolean, coalesce(old.said ->> 'basis', 'user_profile'),
+               (old.said ->> 'changed_at')::timestamptz
+        from judged j join written w using (brand_id, external_id)
+        cross join lateral jsonb_each(j.old_consents) as old (kind, said)
+        where j.old_consents <> j.consents and old.said <> j.consents -> old.kind
+        on conflict do nothing
     )
     select w.player_id, brand_id, external_id, j.known, j.old_status, j.old_kyc_status, j.old_is_stub,
            j.old_last_login_at, j.old_rg_self_excluded_until, j.differs, j.lost, j.paid, j.ends
     from judged j join written w using (brand_id, external_id)
 """
+#: Who was erased stays so: of what comes again, only that it was seen is noted (audits compare that).
+_BURY: Final = """
+    with buried as (
+        delete from pg_temp.stage_profiles s using crm.players p
+        where p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
+          and p.erased_at is not null
+        returning p.player_id, s.brand_id, s.external_id, s.source_updated_at
+    ), seen as (
+        update crm.players p set source_updated_at = b.source_updated_at from buried b
+        where p.player_id = b.player_id and p.source_updated_at is distinct from b.source_updated_at
+          and (%(production)s or p.source_updated_at is null or b.source_updated_at > p.source_updated_at)
+    )
+    select brand_id, external_id from buried
+"""
 _OLD: Final = tuple(name for name in player.BEFORE if name not in _IDENTITY)
+_BURIED: Final = dict.fromkeys(_IDENTITY, pl.String)
 _RETURNED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "player_id": pl.Int64,
     **dict.fromkeys(_IDENTITY, pl.String),
@@ -127,10 +155,11 @@ _RETURNED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 class Upserted:
     """What a page of profiles did.
 
-    `before` is the state of the players that existed (see player.changes), `paid` are those whose currency is known
-    since this page: what waited for it can be counted.
+    `profiles` are the page's without those of erased accounts, `before` the state of the players that existed (see
+    player.changes), `paid` those whose currency is known since this page: what waited for it can be counted.
     """
 
+    profiles: pl.DataFrame
     before: pl.DataFrame
     changed: int
     paid: Sequence[int]
@@ -147,10 +176,11 @@ def upsert(
     latest = profiles.unique(_IDENTITY, keep="last", maintain_order=True)
     connection.execute(_STAGE)
     copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STAGED)})", latest.select(_STAGED))
-    wallets = bool(latest["wallets"].is_not_null().any())
-    identities.claim(connection, tenant, wallets=wallets)
     rules = players.bound(players.rules_of(connection, tenant))
     values = {**rules, "tenant": tenant, "production": production, "at": at}
+    buried = connection.execute(_BURY, values).fetchall()
+    wallets = bool(latest["wallets"].is_not_null().any())
+    identities.claim(connection, tenant, wallets=wallets)
     rows = connection.execute(_UPSERT, values).fetchall()
     judged = pl.DataFrame(rows, schema=_RETURNED, orient="row")
     if wallets:
@@ -162,4 +192,5 @@ def upsert(
     players.mark(connection, changed.filter("lost")["player_id"], "exclusion")
     edges.expect_ends(connection, judged.filter("ends")["player_id"].to_list(), at)
     before = judged.filter("known").rename({f"old_{name}": name for name in _OLD}).select(list(player.BEFORE))
-    return Upserted(before, changed.height, judged.filter("paid")["player_id"].to_list())
+    alive = profiles.join(pl.DataFrame(buried, schema=_BURIED, orient="row"), on=_IDENTITY, how="anti")
+    return Upserted(alive, before, changed.height, judged.filter("paid")["player_id"].to_list())

@@ -18,14 +18,22 @@ if TYPE_CHECKING:
 _INSERT: Final = """
     insert into crm.quarantine
         (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, external_id, kept, raw, mark)
-    values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    select tenant, source, stream, reason, field, row_key, transaction_id, brand_id, external_id, kept,
+           case when exists (select from crm.players p where p.erased_at is not null
+                             and (p.tenant, p.brand_id, p.external_id) = (r.tenant, r.brand_id, r.external_id))
+                then '{}' else raw end, mark
+    from (values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::boolean, %s::jsonb, %s::bigint)) as r (
+        tenant, source, stream, reason, field, row_key, transaction_id, brand_id, external_id, kept, raw, mark)
     on conflict (tenant, source, stream, row_key, reason, field) do update
     set raw = excluded.raw, mark = excluded.mark, seen_count = crm.quarantine.seen_count + 1, last_at = now()
 """
 
 
 def insert(connection: psycopg.Connection[Any], checkpoint: Checkpoint, rejections: pl.DataFrame) -> None:
-    """Store rejected rows inside the caller's transaction; one seen again is counted, not repeated."""
+    """Store rejected rows inside the caller's transaction; one seen again is counted, not repeated.
+
+    Of an account that was erased the row is not kept, only that there was one.
+    """
     if rejections.is_empty():
         return
     where = (checkpoint.tenant, checkpoint.source, checkpoint.stream)

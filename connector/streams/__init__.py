@@ -8,6 +8,7 @@ from connector.streams import (
     bonuses,
     casino,
     deposits,
+    erasures,
     failed_deposits,
     fx_rates,
     labels,
@@ -21,10 +22,12 @@ from connector.streams import (
 if TYPE_CHECKING:
     from connector.streams.contract import Contract
 
-#: Every stream, in the order of a cycle: users first, so that a transaction finds its player, and rates before amounts.
+#: Every stream, in the order of a cycle: who is to be forgotten, users, so that a transaction finds its player, and
+#: rates before amounts.
 STREAMS: Final[dict[str, Contract]] = {
     contract.stream: contract
     for contract in (
+        erasures.CONTRACT,
         *(user_profile.CONTRACT, fx_rates.CONTRACT, labels.TAGS, labels.GROUPS),
         *(deposits.CONTRACT, withdrawals.CONTRACT, casino.BETS, casino.WINS),
         *(sport.OPEN, selections.OPEN, sport.SETTLED, selections.SETTLED),

@@ -257,6 +257,20 @@ def look(store: Database) -> Iterator[Any]:
 
 
 @pytest.fixture
+def configured(store: Database, tmp_path: Path) -> Any:
+    """Give a maker of configuration files for commands on the test's store; what it is given stands at the top."""
+
+    def write(**settings: Any) -> Path:
+        source = {"name": "casino", "url": "postgresql://nobody@127.0.0.1:9/none", "streams": {"deposits": {}}}
+        document = {"store": {"url": store.url}, "tenant": TENANT, "sources": [source], "web": None, **settings}
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def casino_of_texts(operator: Any, store: Database) -> Iterator[CasinoOfTexts]:
     """Give an operator without views on every dialect, and an empty store."""
     with psycopg.connect(store.url, autocommit=True, row_factory=dict_row) as connection:

@@ -225,13 +225,19 @@ def test_the_end_is_noticed_with_no_new_row(
 
 @pytest.mark.parametrize("flag", WITHDRAWN)
 def test_a_consent_bears_the_stamp_of_its_change(writer: Writer, look: Look, flag: str) -> None:
-    """First known, unchanged, turned, not told any more: only the first and the turn move the stamp."""
+    """First known, unchanged, turned, not told any more: only the first and the turn move stamp and version."""
     kind, hours = WITHDRAWN[flag], [NOON + timedelta(hours=number) for number in range(5)]
-    expected = [(True, 12), (True, 12), (False, 14), (False, 14), (True, 16)]
-    for stamp, disabled, (granted, hour) in zip(hours, (False, False, True, None, False), expected, strict=True):
+    expected = [(True, 12, 1), (True, 12, 1), (False, 14, 2), (False, 14, 2), (True, 16, 3)]
+    for stamp, disabled, (granted, hour, version) in zip(
+        hours, (False, False, True, None, False), expected, strict=True
+    ):
         writer.profiles({"external_id": "7", flag: disabled, "source_updated_at": stamp, "cursor": str(stamp)})
         (player,) = look("select consents from crm.players")
-        assert player["consents"] == {kind: {"granted": granted, "changed_at": f"2026-03-01T{hour}:00:00.000000Z"}}
+        at = f"2026-03-01T{hour}:00:00.000000Z"
+        said = {"granted": granted, "changed_at": at, "version": version, "basis": flag}
+        assert player["consents"] == {kind: said}
+    old = look("select kind, version, granted, changed_at from crm.player_consents order by version")
+    assert [tuple(row.values()) for row in old] == [(kind, 1, True, hours[0]), (kind, 2, False, hours[2])]
 
 
 def test_a_login_is_an_event_and_a_session_once(writer: Writer, look: Look) -> None:

@@ -119,6 +119,7 @@ ROWS: Final[dict[str, dict[str, str | None]]] = {
         "valid_from": "2026-03-01 10:00:00",
         "rate": "1.17",
     },
+    "erasures": {"dt_update": "2026-03-01 10:00:00.123456", **IDENTITY, "mode": "delete"},
     "player_totals": {
         "as_of": "2026-03-01 10:00:00",
         **IDENTITY,

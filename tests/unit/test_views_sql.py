@@ -23,7 +23,7 @@ FILES: Final = {
     *("casino_bets", "casino_wins_separate", "casino_win_per_bet", "indexes", "role"),
     *("sport_bet_open", "sport_bet_selection_open", "sport_bet_settled", "sport_bet_selection_settled"),
     *("failed_deposits", "bonuses"),
-    *("fx_rates", "player_totals"),
+    *("fx_rates", "player_totals", "erasures"),
 }
 #: View -> (stream, mode, cursor, key).
 SHOWN: Final = {
@@ -43,6 +43,7 @@ SHOWN: Final = {
     "failed_deposits": ("failed_deposits", None, "dt_finalized", ("transaction_id",)),
     "bonuses": ("bonuses", None, "id", ("id",)),
     "fx_rates": ("fx_rates", None, "dt_update", ("base", "currency", "valid_from")),
+    "erasures": ("erasures", None, "dt_update", ("ext_brand_id", "user_ext_id")),
     "player_totals": ("player_totals", None, "as_of", ("ext_brand_id", "user_ext_id")),
 }
 #: What sqlglot keeps as raw text: users, grants and procedural code are each server's own.

@@ -26,5 +26,6 @@ grant select on
     crm_export.sport_bet_settled,
     crm_export.sport_bet_selection_settled,
     crm_export.fx_rates,
+    crm_export.erasures,
     crm_export.player_totals
 to crm_reader;

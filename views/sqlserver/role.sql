@@ -27,5 +27,6 @@ grant select on crm_export.sport_bet_selection_open to crm_reader;
 grant select on crm_export.sport_bet_settled to crm_reader;
 grant select on crm_export.sport_bet_selection_settled to crm_reader;
 grant select on crm_export.fx_rates to crm_reader;
+grant select on crm_export.erasures to crm_reader;
 grant select on crm_export.player_totals to crm_reader;
 go

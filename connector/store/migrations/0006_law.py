@@ -1,4 +1,4 @@
-"""What the law asks for: erasures with their tombstones, versions of consents, what was sent, an audit log."""
+"""What the law asks for: erasures with their tombstones, superseded consents, what was sent, an audit log."""
 
 from __future__ import annotations
 
@@ -32,15 +32,10 @@ create table crm.player_consents (
     granted boolean not null,
     basis text not null,
     changed_at timestamptz,
-    noted_at timestamptz not null default now(),
     primary key (player_id, kind, version)
 );
 comment on table crm.player_consents is
-    'Every version of a consent: given or not, since when, and what said so (basis)';
-insert into crm.player_consents (player_id, tenant, kind, version, granted, basis, changed_at)
-select p.player_id, p.tenant, c.key, 1, (c.value ->> 'granted')::boolean, 'user_profile',
-       (c.value ->> 'changed_at')::timestamptz
-from crm.players p cross join lateral jsonb_each(p.consents) c;
+    'Superseded superseded consents: given or not, since when, on what basis; players.consents has the current ones';
 
 create table crm.deliveries (
     tenant text not null,
