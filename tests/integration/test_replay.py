@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from connector import clock, relay
 from connector.cli import app
+from connector.store import audit_log
 from tests.integration.test_relay import Feed, deposits, feed, feed_of, players
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def test_every_player_goes_again(feed: Feed, writer: Writer, configured: Path) -
     writer.profiles(*players())
     feed.drain()
     assert "5 player(s)" in replay(configured).output
+    (entry,) = audit_log.listed(writer.connection, "kaasino", limit=1)
+    assert (entry["action"], entry["subject"], entry["details"]["players"]) == ("replay", "customerio", 5)
     assert drained(feed) == {"profile": 5}
     assert drained(feed) == {}
 

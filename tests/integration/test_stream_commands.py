@@ -211,6 +211,8 @@ def test_a_new_generation_counts_exactly_the_rows_that_are_there(settled: House,
         (1, 25),
     ]
     assert settled.look("select total_wagered, bet_count from crm.players") == [(6500, 65)]
+    entries = settled.look("select subject, details::jsonb ->> 'rows' from crm.audit_log where action like 'stream.%'")
+    assert entries == [("casino.casino_bets", "25")]  # what was asked about and not done is no entry
 
 
 def test_what_happened_since_is_live_in_a_new_generation(settled: House, command: Command) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 import pytest
 
-from connector.normalised import RATES, REPORTED
+from connector.normalised import ERASURES, RATES, REPORTED
 from connector.streams import STREAMS, values
 
 if TYPE_CHECKING:
@@ -126,3 +126,15 @@ def test_facts_are_rewritten_and_rates_are_read_before_amounts() -> None:
     assert all(STREAMS[name].rewritten and not STREAMS[name].reads_profiles for name in ("fx_rates", "player_totals"))
     assert names.index("user_profile") < names.index("fx_rates") < names.index("deposits")
     assert names[-1] == "player_totals"
+
+
+def test_an_erasure_names_its_account_whatever_the_mode(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
+    """A word that nobody knows, or none, erases all the same; without an account there is nobody to erase."""
+    rows = [row("erasures", mode=mode, user_ext_id=str(n)) for n, mode in enumerate(("Suppress", "sometimes", None))]
+    found = normalise("erasures", rows)
+    assert dict(found.erasures.schema) == dict(ERASURES)
+    assert found.erasures["mode"].to_list() == ["suppress", "sometimes", "delete"]
+    assert found.erasures["external_id"].to_list() == ["0", "1", "2"]
+    assert normalise("erasures", [row("erasures", without=["mode"])]).erasures["mode"].to_list() == ["delete"]
+    assert normalise("erasures", [row("erasures", user_ext_id=None)]).rejections["field"].to_list() == ["user_ext_id"]
+    assert next(iter(STREAMS)) == "erasures"  # who asks to be forgotten does not wait for anybody's bets
