@@ -24,7 +24,7 @@ from connector.store import embedded
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from connector.sources.reader import Reader
 
@@ -100,7 +100,7 @@ def _measure(built: casino.Casino, store: embedded.Server, options: argparse.Nam
 @contextmanager
 def _accounted(spent: dict[tuple[str, str], float]) -> Iterator[None]:
     """Book the backend's CPU time of every tick and every look."""
-    tick, look = poller.tick, sweeper.run_once
+    ticks, look = poller.ticks, sweeper.run_once
 
     def booked(work: Any, part: str) -> Any:
         def run(desk: poller.Desk, stream: poller.Stream, *arguments: Any, **named: Any) -> Any:
@@ -112,11 +112,20 @@ def _accounted(spent: dict[tuple[str, str], float]) -> Iterator[None]:
 
         return run
 
-    poller.tick, sweeper.run_once = booked(tick, "tail"), booked(look, "looks")
+    tick = booked(poller.tick, "tail")
+
+    def one_by_one(*arguments: Any, most: int, **named: Any) -> Generator[poller.Tick]:
+        for _ in range(most):
+            done = tick(*arguments, **named)
+            yield done
+            if not done.more:
+                return
+
+    poller.ticks, sweeper.run_once = one_by_one, booked(look, "looks")
     try:
         yield
     finally:
-        poller.tick, sweeper.run_once = tick, look
+        poller.ticks, sweeper.run_once = ticks, look
 
 
 def _cpu_seconds(reader: Reader) -> float:

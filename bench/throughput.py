@@ -78,7 +78,7 @@ def _end_to_end(settings: config.Config, opened: database.Database, bets: int) -
     while poller.tick(desk, users.stream, sample, horizon=None).more:  # type: ignore[arg-type]
         pass
     started, rows = clock.monotonic(), 0
-    while (tick := poller.tick(desk, casino_bets.stream, sample, horizon=None)).more or tick.rows:  # type: ignore[arg-type]
+    for tick in poller.ticks(desk, casino_bets.stream, sample, horizon=None, most=bets):  # type: ignore[arg-type]
         rows += tick.rows
     elapsed = clock.monotonic() - started
     cycle.close()

@@ -7,6 +7,7 @@ page, a stream that must not go on stops alone and is looked at again now and th
 from __future__ import annotations
 
 import traceback
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -258,14 +259,14 @@ class Cycle:
     ) -> Result:
         horizon = self._horizon(desk, slot, stream, sample, progress)
         rows, more = 0, True
-        for _ in range(PAGES):
-            done = poller.tick(desk, stream, sample, horizon=horizon)
-            rows += done.rows
-            more = done.more
-            slot.doubtful = slot.doubtful or bool(done.committed and done.committed.changed)
-            self._observe(desk, stream, sample, done)
-            if not more or clock.monotonic() > deadline:
-                break
+        with closing(poller.ticks(desk, stream, sample, horizon=horizon, most=PAGES)) as ticks:
+            for done in ticks:
+                rows += done.rows
+                more = done.more
+                slot.doubtful = slot.doubtful or bool(done.committed and done.committed.changed)
+                self._observe(desk, stream, sample, done)
+                if clock.monotonic() > deadline:
+                    break
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()
             checkpoints.caught_up(desk.connection, stream.checkpoint, waits=stream.waits)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,7 @@ from connector.streams import values
 from connector.streams.contract import Binding, Context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     import polars as pl
     import psycopg
@@ -121,14 +122,58 @@ class Tick:
     newest: int | None = None
 
 
-def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> Tick:
-    """Read the next page above `at` and commit it. `horizon`: marks at or below it can no longer appear late.
+def ticks(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None, most: int) -> Generator[Tick]:
+    """Read pages above `at` and commit each, up to `most`; the next one is read while the last is committed.
 
-    A page that starts where everything below is sealed, and ends below the horizon (sampled before the read), is a
+    `horizon`: marks at or below it can no longer appear late. It was sampled before the first read, as `sample` was, so
+    no page is read ahead of a later one: what is left over when the caller stops is thrown away. Close it.
+    """
+    coming = _read(desk, stream, sample, stream.at)
+    if not coming.page.full:  # the usual case: a thread would cost more than it brings
+        yield _tick(desk, stream, sample, coming, horizon=horizon)
+        return
+    with ThreadPoolExecutor(1, "read-ahead") as ahead:  # whatever happens, the session is free again at its end
+        for left in range(most - 1, -1, -1):
+            read, last = coming, coming.page.last
+            reading = ahead.submit(_read, desk, stream, sample, last) if left and read.page.full else None
+            done = _tick(desk, stream, sample, read, horizon=horizon)
+            yield done
+            if not (left and done.more):
+                return
+            coming = reading.result() if reading is not None else _read(desk, stream, sample, stream.at)
+
+
+def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> Tick:
+    """Read the next page above `at` and commit it; see `ticks`."""
+    return _tick(desk, stream, sample, _read(desk, stream, sample, stream.at), horizon=horizon)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A page and what it became: nothing yet stands in the store."""
+
+    page: Page
+    normalised: Normalised
+
+
+def _read(desk: Desk, stream: Stream, sample: Sample, after: Position | None) -> _Read:
+    window = Window(after, _upper_bound(desk, stream, sample))
+    page = desk.reader.read(stream.view, window, limit=stream.limit)
+    return _Read(page, Normalised() if page.last is None else _normalised(desk, stream, page))
+
+
+def _normalised(desk: Desk, stream: Stream, page: Page) -> Normalised:
+    context = Context(stream.checkpoint.history_until, rules=desk.rules)
+    return stream.binding.contract.normalise(page.frame, stream.binding, context)
+
+
+def _tick(desk: Desk, stream: Stream, sample: Sample, read: _Read, *, horizon: int | None) -> Tick:
+    """Commit a page that was read above `at`.
+
+    One that starts where everything below is sealed, and ends below the horizon (sampled before the read), is a
     completed sweep of itself: it moves both marks.
     """
-    window = Window(stream.at, _upper_bound(desk, stream, sample))
-    page = desk.reader.read(stream.view, window, limit=stream.limit)
+    page = read.page
     if page.last is None:
         return _nothing_new(stream)
     if page.last == stream.at:
@@ -140,21 +185,24 @@ def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> 
     sealed = page.last if contiguous and horizon is not None and page.last.mark <= horizon else None
     fresh = not stream.rereading
     seen = page.last if fresh else None
-    committed, newest = write(desk, stream, page, Advance(seen, sealed), fresh=fresh, clock=sample.clock)
+    committed, newest = _commit(desk, stream, read, Advance(seen, sealed), fresh=fresh, clock=sample.clock)
     _move(stream, page, sealed)
     return Tick(page.frame.height, committed, page.full or rereading, newest)
 
 
-def write(
-    desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fresh: bool, clock: int | None = None
-) -> tuple[Committed, int | None]:
-    """Normalise a page and commit it with its checkpoint; returns also the newest business time of its rows.
+def write(desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fresh: bool) -> Committed:
+    """Normalise rows and commit them with what they move: what was read late, again, or without a cursor."""
+    return _commit(desk, stream, _Read(page, _normalised(desk, stream, page)), advance, fresh=fresh)[0]
 
-    Called for tail and sweep pages alike. `clock` is the source's, given for tail pages: the age of their newest row is
-    the stream's lag.
+
+def _commit(
+    desk: Desk, stream: Stream, read: _Read, advance: Advance | None, *, fresh: bool, clock: int | None = None
+) -> tuple[Committed, int | None]:
+    """Commit a page with its checkpoint; returns also the newest business time of its rows.
+
+    `clock` is the source's, given for tail pages: the age of their newest row is the stream's lag.
     """
-    context = Context(stream.checkpoint.history_until, rules=desk.rules)
-    normalised = stream.binding.contract.normalise(page.frame, stream.binding, context)
+    page, normalised = read.page, read.normalised
     newest = _newest(normalised)
     if advance is not None and clock is not None and newest is not None:
         advance = replace(advance, lag_seconds=max(0.0, (clock - newest) / SECOND))
@@ -176,7 +224,7 @@ def write_late(desk: Desk, stream: Stream, rows: pl.DataFrame, advance: Advance)
     """Commit rows that a look back has found, none perhaps, with what it seals, and hold them."""
     if rows.is_empty():
         return commit(desk.connection, Batch(stream.checkpoint, advance=advance), rates=desk.rates, lease=desk.lease)
-    committed, _ = write(desk, stream, Page(rows, None, full=False), advance, fresh=False)
+    committed = write(desk, stream, Page(rows, None, full=False), advance, fresh=False)
     if isinstance(stream.held, Gaps):
         stream.held.fill(int(text) for text in rows[stream.view.cursor])
     else:

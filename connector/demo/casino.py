@@ -41,7 +41,7 @@ _VIEWS: Final = (
     *("user_profile", "deposits", "withdrawals", "casino_bets", "casino_wins_separate", "casino_win_per_bet"),
     *("sport_bet_open", "sport_bet_selection_open", "sport_bet_settled", "sport_bet_selection_settled"),
     *("failed_deposits", "bonuses"),
-    *("fx_rates", "player_totals"),
+    *("fx_rates", "player_totals", "erasures"),
 )
 _SCHEMA_SQL: Final = Path(__file__).with_name("schema.sql")
 

@@ -207,6 +207,14 @@ create table casino.bonus_transitions (
     created_at timestamp not null
 );
 
+create table casino.erasure_requests (
+    brand_code text not null,
+    player_id bigint not null,
+    mode text not null default 'delete',
+    requested_at timestamp(6) not null,
+    primary key (brand_code, player_id)
+);
+
 create table casino.exchange_rates (
     base_code text not null,
     code text not null,
