@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-import polars as pl
 import psycopg
 
 from connector import clock, evidence, opening
@@ -20,7 +19,8 @@ from connector.position import EARLIEST, LATEST, SECOND, Window, cursor_text, ep
 from connector.store import checkpoints
 from connector.store.audits import Outcome, Shelf
 from connector.store.database import classify
-from connector.streams import STREAMS, values
+from connector.streams import STREAMS
+from connector.streams.instants import instants
 
 if TYPE_CHECKING:
     from connector.metrics import Metrics
@@ -221,7 +221,7 @@ def mark_ago(desk: Desk, stream: Stream, instant: int) -> int:
     while high - low > _NEAR:
         middle = (low + high) // 2
         page = desk.reader.read(view, Window(None, None, since=str(middle)), limit=1)
-        stamp = None if page.last is None else page.frame.select(values.instant(pl.col(column)).dt.epoch("us")).item()
+        stamp = None if page.last is None else instants(page.frame[column]).dt.epoch("us").item()
         low, high = (middle, high) if stamp is not None and stamp * 1000 < instant else (low, middle)
     return low
 

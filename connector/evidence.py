@@ -23,6 +23,7 @@ from connector.store.audits import Outcome
 from connector.store.commit import Batch, commit
 from connector.streams import values
 from connector.streams.contract import Context
+from connector.streams.instants import instants
 
 if TYPE_CHECKING:
     from connector.buckets import Bucket
@@ -96,7 +97,7 @@ def _compare_users(case: Case, bounds: Bounds, page: pl.DataFrame, rows: pl.Data
 
 def _users(case: Case, page: pl.DataFrame) -> pl.DataFrame:
     columns = case.stream.binding.columns
-    updated = values.instant(pl.col(columns["dt_update"])).dt.epoch("us") * 1000
+    updated = instants(page[columns["dt_update"]]).dt.epoch("us") * 1000
     return page.select(
         brand_id=pl.col(columns["ext_brand_id"]), external_id=pl.col(columns["user_ext_id"]), mark=updated
     )

@@ -9,7 +9,8 @@ import polars as pl
 
 from connector.errors import Misconfigured
 from connector.normalised import RATES
-from connector.streams import amounts, values
+from connector.streams import amounts
+from connector.streams.instants import instants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +31,11 @@ def read(path: Path) -> pl.DataFrame:
         reason = getattr(error, "strerror", None) or "it is no CSV in UTF-8"
         raise Misconfigured(f"fx.file: can't read {path}: {reason}", hint=_REMEDY) from None
     schema = {"line": pl.Int64, **dict.fromkeys(_COLUMNS, pl.String)}
-    typed = pl.DataFrame(rows, schema=schema, orient="row").select(
+    texts = pl.DataFrame(rows, schema=schema, orient="row")
+    typed = texts.select(
         "line",
         currency=amounts.currency(pl.col("currency")),
-        valid_from=values.instant(amounts.present(pl.col("valid_from"))),
+        valid_from=instants(texts["valid_from"]),
         rate=amounts.amount(amounts.present(pl.col("rate"))),
         base=amounts.currency(amounts.present(pl.col("base"))),
         other=amounts.present(pl.col("base")).is_not_null(),

@@ -9,6 +9,8 @@ import polars as pl
 from connector.event import AMOUNT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from connector.streams.contract import Binding
 
 #: A longer code is none.
@@ -40,23 +42,23 @@ def present(column: pl.Expr) -> pl.Expr:
     return pl.when(column != "").then(column)
 
 
-def scaled(text: pl.Expr, binding: Binding) -> pl.Expr:
+def scaled(text: pl.Expr, code: pl.Expr, scales: Mapping[str, int]) -> pl.Expr:
     """Parse an amount by the scale of its row's currency, exactly: whole subunits become units by moving the point."""
     clean = text.str.strip_chars()
     digits = clean.cast(_WHOLE, strict=False).cast(pl.String)
     value = amount(text)
-    for name, places in binding.scales.items():
+    for name, places in scales.items():
         whole = digits.str.strip_prefix("-").str.zfill(places + 1)
         sign = pl.when(digits.str.starts_with("-")).then(pl.lit("-")).otherwise(pl.lit(""))
         point = pl.concat_str(sign, whole.str.head(whole.str.len_chars() - places), pl.lit("."), whole.str.tail(places))
         units = pl.when(~_broken(text)).then(point.str.strip_suffix(".")).cast(AMOUNT, strict=False)
-        value = pl.when(_currency_of(binding) == name).then(units).otherwise(value)
+        value = pl.when(code == name).then(units).otherwise(value)
     return value
 
 
-def in_parts(text: pl.Expr, binding: Binding) -> pl.Expr:
+def in_parts(text: pl.Expr, code: pl.Expr, scales: Mapping[str, int]) -> pl.Expr:
     """Return whether an amount that must be whole subunits has a fraction: its view gives plain units, or rounds."""
-    return (_broken(text) & _currency_of(binding).is_in(sorted(binding.scales))).fill_null(value=False)
+    return (_broken(text) & code.is_in(sorted(scales))).fill_null(value=False)
 
 
 def scaleless(binding: Binding) -> pl.Expr:
@@ -64,7 +66,7 @@ def scaleless(binding: Binding) -> pl.Expr:
     columns = binding.contract.columns_for(binding.mode)
     names = [binding.columns[item.name] for item in columns if item.kind == "amount" and item.name in binding.columns]
     amounts = [present(pl.col(name)).is_not_null() for name in names]
-    return pl.any_horizontal([pl.lit(value=False), *amounts]) & _currency_of(binding).is_null()
+    return pl.any_horizontal([pl.lit(value=False), *amounts]) & currency_of(binding).is_null()
 
 
 def _broken(text: pl.Expr) -> pl.Expr:
@@ -74,6 +76,7 @@ def _broken(text: pl.Expr) -> pl.Expr:
     return pl.coalesce(number != number.cast(_WHOLE), fraction)
 
 
-def _currency_of(binding: Binding) -> pl.Expr:
+def currency_of(binding: Binding) -> pl.Expr:
+    """Return the code of a row of the view, null where it tells none."""
     column = binding.columns.get("currency")
     return pl.lit(None, dtype=pl.String) if column is None else currency(present(pl.col(column)))

@@ -35,7 +35,7 @@ def normalised(
     `event` holds expressions for the event columns that differ between streams (name, occurred_at, amount, ...),
     `named` those for the properties; the view's extra columns join the properties under their own names.
     """
-    frame = typed.with_columns(values.history(page, binding, context).alias("history"))
+    frame = typed.with_columns(values.history(page, typed, binding, context).alias("history"))
     columns_of_mode = binding.contract.columns_for(binding.mode)
     good, rejections = values.split(page, frame, columns_of_mode, [*checks, *values.unreadable("currency", binding)])
     columns: dict[str, pl.Expr] = {

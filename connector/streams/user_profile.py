@@ -33,8 +33,9 @@ _EXCLUDING: Final = ("tags", "groups", "cooling_off_until", "self_excluded_until
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise. A user row never costs its status: an unknown one is kept raw, unmarketable."""
     page = page.with_columns(pl.col(binding.columns["core_account_status"]).str.slice(0, _STATUS_CHARACTERS))
-    typed = values.typed(page, binding).with_columns(
-        values.history(page, binding, context).alias("history"), page[binding.cursor].alias("cursor")
+    typed = values.typed(page, binding)
+    typed = typed.with_columns(
+        values.history(page, typed, binding, context).alias("history"), page[binding.cursor].alias("cursor")
     )
     columns = binding.contract.columns_for(binding.mode)
     good, rejections = values.split(page, typed, columns, [])

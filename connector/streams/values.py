@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -18,6 +17,7 @@ from connector.event import AMOUNT, INSTANT, REJECTIONS, row_key
 from connector.money import plain
 from connector.streams import amounts as amounting
 from connector.streams.amounts import present
+from connector.streams.instants import instants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,42 +52,79 @@ _DTYPES: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "count": pl.Int64,
     "flag": pl.Boolean,
 }
-#: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
-_EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
+_CODE: Final = amounting.currency(pl.col("currency"))
 _GREATEST: Final = 2**63 - 1
 
 
 def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
-    """Return the page's contract columns, typed, and `row_key`, `row`.
+    """Return the page's contract columns, typed, and `row_key`, `row`, `mark`, of a time cursor also `at`.
 
     Beside them `bad:NAME`, where a text did not parse, `long:NAME`, where it is too long to be looked at, `part:NAME`,
     where an amount in subunits is not whole, and `scaleless`, where a row has amounts and nobody knows in what units.
     """
-    columns = binding.contract.columns_for(binding.mode)
-    values: list[pl.Expr] = []
-    for column in columns:
-        view_column = binding.columns.get(column.name)
-        if view_column is None:
-            values.append(pl.lit(None, dtype=_dtype(column)).alias(column.name))
-            continue
-        whole = present(pl.col(view_column))
-        long = whole.str.len_bytes() > (ID_BYTES if column.kind == "id" else TEXT_BYTES)
-        text = pl.when(~long).then(whole)
-        value = parse(text, column, binding.values.get(column.name, {}))
-        if column.kind == "amount" and binding.scales:
-            value = amounting.scaled(text, binding)
-            values.append(amounting.in_parts(text, binding).alias(f"part:{column.name}"))
-        values += [value.alias(column.name), long.fill_null(value=False).alias(f"long:{column.name}")]
-        if column.kind not in {"text", "id"}:
-            values.append(
-                (present(whole.str.strip_chars()).is_not_null() & value.is_null()).alias(f"bad:{column.name}")
-            )
-    keyless = pl.any_horizontal(pl.col(name).is_null() | (pl.col(name) == "") for name in binding.key)
-    key = pl.when(~keyless).then(row_key(list(binding.key)))
-    told = [*values, *_extras(binding), key.alias("row_key"), mark(binding).alias("mark")]
+    columns = [column for column in binding.contract.columns_for(binding.mode) if column.name in binding.columns]
+    texts = _texts(page, binding, columns)
+    values = texts.select(
+        _value(column, binding).alias(column.name) for column in columns if column.kind != "time"
+    ).with_columns(instants(texts[column.name]) for column in columns if column.kind == "time")
+    told = [values, texts.select(f"long:{column.name}" for column in columns)]
+    told.append(pl.DataFrame([_bad(texts, values, column) for column in columns if column.kind not in {"text", "id"}]))
+    absent = [column for column in binding.contract.columns_for(binding.mode) if column.name not in binding.columns]
+    beside = [
+        *(pl.lit(None, dtype=_dtype(column)).alias(column.name) for column in absent),
+        *_extras(binding),
+        _key(binding).alias("row_key"),
+    ]
     if binding.scales:
-        told.append(amounting.scaleless(binding).alias("scaleless"))
-    return page.select(told).with_row_index("row")
+        names = [column.name for column in columns if column.kind == "amount"]
+        parts = (amounting.in_parts(pl.col(name), _CODE, binding.scales).alias(f"part:{name}") for name in names)
+        told.append(texts.select(parts))
+        beside.append(amounting.scaleless(binding).alias("scaleless"))
+    told.append(page.select(beside))
+    frame = pl.concat([part for part in told if part.width], how="horizontal").with_row_index("row")
+    if binding.kind == "id":
+        return frame.with_columns(mark(page, binding))
+    same = next((name for name, view in binding.columns.items() if view == binding.cursor), None)
+    at = frame[same] if same is not None and frame[same].dtype == INSTANT else instants(page[binding.cursor])
+    return frame.with_columns(at.alias("at")).with_columns(_nanoseconds("at").alias("mark"))
+
+
+def _texts(page: pl.DataFrame, binding: Binding, columns: Sequence[Column]) -> pl.DataFrame:
+    """Return the columns that are there as texts, empty ones absent, and `long:NAME`; a text that is too long is null.
+
+    Columns, not expressions: what is parsed in several ways is looked at once.
+    """
+    texts = page.select(present(pl.col(binding.columns[column.name])).alias(column.name) for column in columns)
+    long = texts.select(
+        (pl.col(column.name).str.len_bytes() > (ID_BYTES if column.kind == "id" else TEXT_BYTES))
+        .fill_null(value=False)
+        .alias(f"long:{column.name}")
+        for column in columns
+    )
+    together = pl.concat([texts, long], how="horizontal")
+    cut = [column.name for column in columns if long[f"long:{column.name}"].any()]
+    return together.with_columns(pl.when(~pl.col(f"long:{name}")).then(pl.col(name)).alias(name) for name in cut)
+
+
+def _value(column: Column, binding: Binding) -> pl.Expr:
+    text = pl.col(column.name)
+    if column.kind == "amount" and binding.scales:
+        return amounting.scaled(text, _CODE, binding.scales)
+    return parse(text, column, binding.values.get(column.name, {}))
+
+
+def _bad(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Series:
+    """Return whether there is a text that did not parse, or is too long to be tried."""
+    name = column.name
+    if values[name].null_count() == texts[name].null_count() and not texts[f"long:{name}"].any():
+        return pl.repeat(value=False, n=texts.height, dtype=pl.Boolean, eager=True).alias(f"bad:{name}")
+    unread = present(pl.col(name).str.strip_chars()).is_not_null() & pl.lit(values[name]).is_null()
+    return texts.select((unread | pl.col(f"long:{name}")).alias(f"bad:{name}")).to_series()
+
+
+def _key(binding: Binding) -> pl.Expr:
+    keyless = pl.any_horizontal(pl.col(name).is_null() | (pl.col(name) == "") for name in binding.key)
+    return pl.when(~keyless).then(row_key(list(binding.key)))
 
 
 def _extras(binding: Binding) -> list[pl.Expr]:
@@ -102,7 +139,7 @@ def _extras(binding: Binding) -> list[pl.Expr]:
 def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
     """Return the typed value of a text, null where it does not parse; `mapped` is the operator's own value map."""
     numbers = {"amount": amounting.amount, "number": amounting.amount, "count": amounting.count}
-    parsers = {"time": instant, "currency": amounting.currency, "flag": flag, "list": json_list, **numbers}
+    parsers = {"currency": amounting.currency, "flag": flag, "list": json_list, **numbers}
     if column.kind in parsers:
         return parsers[column.kind](text)
     if column.kind == "enum":
@@ -113,27 +150,6 @@ def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
             upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
         )
     return text
-
-
-def instant(text: pl.Expr) -> pl.Expr:
-    """Parse a timestamp: zone-aware, naive (UTC), ISO, a date, or an epoch integer in s, ms or us."""
-    clean = text.str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00").str.replace("T", " ", literal=True)
-    zoned = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", strict=False, time_unit="us", time_zone="UTC")
-    naive = clean.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us").dt.replace_time_zone("UTC")
-    date = clean.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    parsed = pl.coalesce(zoned, naive, date, _epoch(clean))
-    return pl.when(parsed.dt.year().is_between(1, 9999)).then(parsed)  # what no calendar of the store can hold
-
-
-def _epoch(text: pl.Expr) -> pl.Expr:
-    number = pl.when(text.str.contains(r"^-?\d{1,16}$")).then(text).cast(pl.Int64, strict=False)
-    digits = text.str.strip_prefix("-").str.len_chars()
-    scaled = reduce(
-        lambda rest, step: pl.when(digits <= step[0]).then(number * step[1]).otherwise(rest),
-        reversed(_EPOCH_DIGITS),
-        pl.lit(None, dtype=pl.Int64),
-    )
-    return scaled.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
 def flag(text: pl.Expr) -> pl.Expr:
@@ -172,26 +188,30 @@ def unreadable(name: str, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
     return [(pl.col(f"bad:{name}"), _INVALID[kind], name)]
 
 
-def history(page: pl.DataFrame, binding: Binding, context: Context) -> pl.Series:
+def history(page: pl.DataFrame, typed: pl.DataFrame, binding: Binding, context: Context) -> pl.Series:
     """Return for every row of a page whether it is history: at or below the head of the first start."""
     if context.all_history or context.history_until is None:
         return pl.repeat(context.all_history, page.height, dtype=pl.Boolean, eager=True)
-    cursor = pl.col(binding.cursor)
     if binding.kind == "id":
-        mark, bound = cursor.cast(pl.Int128, strict=False), context.history_until
+        below = page.select(pl.col(binding.cursor).cast(pl.Int128, strict=False) <= context.history_until)
     else:
-        mark, bound = instant(cursor).dt.epoch("us"), context.history_until // 1000
-    return page.select((mark <= bound).fill_null(value=True)).to_series()
+        below = typed.select(pl.col("at").dt.epoch("us") <= context.history_until // 1000)
+    return below.to_series().fill_null(value=True)
 
 
-def mark(binding: Binding) -> pl.Expr:
+def mark(page: pl.DataFrame, binding: Binding) -> pl.Series:
     """Return each row's mark (see connector.position) at the precision of microseconds, null where it has none.
 
     An unsigned id beyond 64 bits is written as the greatest that fits: it is an address for audits, not an identity.
     """
     if binding.kind == "id":
-        return pl.col(binding.cursor).cast(pl.Int128, strict=False).clip(-_GREATEST, _GREATEST).cast(pl.Int64)
-    return instant(pl.col(binding.cursor)).dt.epoch("us").cast(pl.Int128).mul(1000).cast(pl.Int64, strict=False)
+        number = pl.col(binding.cursor).cast(pl.Int128, strict=False)
+        return page.select(number.clip(-_GREATEST, _GREATEST).cast(pl.Int64).alias("mark")).to_series()
+    return instants(page[binding.cursor]).to_frame("at").select(_nanoseconds("at").alias("mark")).to_series()
+
+
+def _nanoseconds(name: str) -> pl.Expr:
+    return pl.col(name).dt.epoch("us").cast(pl.Int128).mul(1000).cast(pl.Int64, strict=False)
 
 
 def identified(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
@@ -200,7 +220,7 @@ def identified(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
     The page holds the cursor, the key, and the columns that brand and amounts stand in: `identifying`.
     """
     brand = present(pl.col(binding.columns["ext_brand_id"]))
-    named = {"brand_id": brand, "key": row_key(list(binding.key)), "mark": mark(binding)}
+    named = {"brand_id": brand, "key": row_key(list(binding.key)), "mark": mark(page, binding)}
     return page.select(**named, amount=plain(_amount(binding))).with_row_index("row")
 
 
@@ -218,7 +238,10 @@ def _amount(binding: Binding) -> pl.Expr:
     for item in amounts:
         texts = [present(pl.col(name)) for name in item.columns]
         value = pl.coalesce(
-            amounting.scaled(text, binding) if binding.scales else amounting.amount(text) for text in texts
+            amounting.scaled(text, amounting.currency_of(binding), binding.scales)
+            if binding.scales
+            else amounting.amount(text)
+            for text in texts
         )
         if item.type_column is None:
             return value
@@ -243,21 +266,35 @@ def split(
     if "scaleless" in frame.columns:
         keys.append((pl.col("scaleless"), "missing, and amounts are in subunits of it", "currency"))
     rules = [*(rule for column in needed for rule in _required(column, frame)), *keys, *checks]
-    nothing: list[pl.Expr] = [pl.lit(None)]
-    reasons: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules]
-    fields: list[pl.Expr] = [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules]
-    reason, field = pl.coalesce(reasons or nothing), pl.coalesce(fields or nothing)
-    judged = frame.with_columns(reason=reason.cast(pl.String), field=field.cast(pl.String))
-    refused = judged.filter(pl.col("reason").is_not_null())
-    good = judged.filter(pl.col("reason").is_null()) if refused.height else judged
+    good, refused = _judged(frame, rules)
     rejections = [_rejections(page, refused, kept=False)]
-    for column in columns:
-        if column not in needed:
-            rejections.extend(_rejections(page, lost, kept=True) for lost in _lost(column, good))
-    for name in (name for name in frame.columns if name.startswith("long:extra:")):
-        lost = good.filter(name).with_columns(reason=pl.lit("too long"), field=pl.lit(name.removeprefix("long:extra:")))
-        rejections.append(_rejections(page, lost, kept=True))
-    return good.drop("reason", "field"), pl.concat(rejections)
+    optional = [rule for column in columns if column not in needed for rule in _lenient(column, frame)]
+    optional += [
+        (pl.col(name), "too long", name.removeprefix("long:extra:"))
+        for name in frame.columns
+        if name.startswith("long:extra:")
+    ]
+    rejections += [_rejections(page, lost, kept=True) for lost in _lost(good, optional)]
+    return good, pl.concat(rejections)
+
+
+def _judged(frame: pl.DataFrame, rules: Sequence[tuple[pl.Expr, str, str]]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part the rows that no rule objects to from the others, which bear the first reason and its field."""
+    if not _applying(frame, rules):
+        return frame, frame.clear()
+    reasons = [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules]
+    fields = [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules]
+    judged = frame.with_columns(reason=pl.coalesce(reasons).cast(pl.String), field=pl.coalesce(fields).cast(pl.String))
+    good = judged.filter(pl.col("reason").is_null()).drop("reason", "field")
+    return good, judged.filter(pl.col("reason").is_not_null())
+
+
+def _applying(frame: pl.DataFrame, rules: Sequence[tuple[pl.Expr, str, str]]) -> list[tuple[pl.Expr, str, str]]:
+    """Return the rules that some row breaks: mostly none, and so all are asked at once."""
+    if not rules or frame.is_empty():
+        return []
+    broken = frame.select(bad.fill_null(value=False).any().alias(str(n)) for n, (bad, _, _) in enumerate(rules)).row(0)
+    return [rule for rule, told in zip(rules, broken, strict=True) if told]
 
 
 def refused(page: pl.DataFrame, binding: Binding, *, reason: str, field: str) -> pl.DataFrame:
@@ -265,13 +302,19 @@ def refused(page: pl.DataFrame, binding: Binding, *, reason: str, field: str) ->
     return _rejections(page, typed(page, binding).with_columns(reason=pl.lit(reason), field=pl.lit(field)), kept=False)
 
 
-def _lost(column: Column, good: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield the rows that keep going without this column's value."""
-    for bad, reason, name in _required(column, good):
-        missing = reason == "missing"
-        if (not missing or column.required) and not (rows := good.filter(bad)).is_empty():
+def _lost(good: pl.DataFrame, rules: Sequence[tuple[pl.Expr, str, str]]) -> Iterator[pl.DataFrame]:
+    """Yield the rows that keep going without a value: each once a column, for the first reason."""
+    told: dict[str, pl.Expr] = {}
+    for bad, reason, name in _applying(good, rules):
+        rows = good.filter(bad & ~told.get(name, pl.lit(value=False)))
+        told[name] = bad | told.get(name, pl.lit(value=False))
+        if rows.height:
             yield rows.with_columns(reason=pl.lit(reason), field=pl.lit(name))
-            good = good.filter(~bad)
+
+
+def _lenient(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, str]]:
+    """Return the rules of a column that costs only itself; one that need not be there may be missing."""
+    return [rule for rule in _required(column, frame) if rule[1] != "missing" or column.required]
 
 
 def _required(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, str]]:

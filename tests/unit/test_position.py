@@ -18,7 +18,7 @@ from connector.position import (
     mark_of,
     tick_of,
 )
-from connector.streams.values import instant
+from connector.streams import instants as parsing
 
 EXAMPLES: Final = settings(max_examples=80, deadline=None)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,7 +75,7 @@ def epoch(draw: st.DrawFn) -> tuple[str, datetime]:
 def test_a_text_has_one_instant_whoever_reads_it(values: list[tuple[str, datetime]]) -> None:
     """mark_of and the normalisers' parser give the same microsecond, and marks come in the order of instants."""
     texts = [text for text, _ in values]
-    parsed = pl.DataFrame({"text": texts}).select(instant(pl.col("text"))).to_series().to_list()
+    parsed = parsing.instants(pl.Series("text", texts)).to_list()
     marks = [mark_of(text, "time") for text in texts]
     assert parsed == [moment for _, moment in values]
     assert marks == [microseconds(moment) * 1000 for _, moment in values]
@@ -85,7 +85,7 @@ def test_a_text_has_one_instant_whoever_reads_it(values: list[tuple[str, datetim
 @pytest.mark.parametrize("text", ["-63158400000", "63072000000", "18446400000"])
 def test_epoch_milliseconds_around_1970_are_not_taken_for_seconds(text: str) -> None:
     """The guide writes birth dates as epoch milliseconds: players born around 1970 have eleven digits."""
-    born = pl.DataFrame({"text": [text]}).select(instant(pl.col("text"))).item()
+    born = parsing.instants(pl.Series("text", [text])).item()
     assert born == EPOCH + timedelta(milliseconds=int(text))
     assert mark_of(text, "time") == int(text) * 1_000_000
 
@@ -93,7 +93,7 @@ def test_epoch_milliseconds_around_1970_are_not_taken_for_seconds(text: str) -> 
 @pytest.mark.parametrize("suffix", [" UTC", "Z", "z", "+00", "+0000", "+00:00", " +00:00"])
 def test_every_spelling_of_utc_is_read(suffix: str) -> None:
     """A zone written as UTC, Z or a zero offset is UTC for the normalisers."""
-    parsed = pl.DataFrame({"text": [f"2026-03-01 10:00:00{suffix}"]}).select(instant(pl.col("text"))).item()
+    parsed = parsing.instants(pl.Series("text", [f"2026-03-01 10:00:00{suffix}"])).item()
     assert parsed == datetime(2026, 3, 1, 10, tzinfo=UTC)
 
 
@@ -102,7 +102,7 @@ def test_every_spelling_of_utc_is_read(suffix: str) -> None:
 )
 def test_what_is_no_instant_is_null(text: str) -> None:
     """A text that names no instant parses to nothing, never to a guess."""
-    assert pl.DataFrame({"text": [text]}).select(instant(pl.col("text"))).item() is None
+    assert parsing.instants(pl.Series("text", [text])).item() is None
 
 
 @pytest.mark.parametrize(

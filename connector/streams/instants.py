@@ -1,0 +1,62 @@
+"""Texts to instants: zone-aware, naive (UTC), ISO, a date, or an epoch integer in s, ms or us."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
+_EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
+
+
+def instants(texts: pl.Series) -> pl.Series:
+    """Parse a column of texts, in UTC; null where one is no time, or one that no calendar of the store can hold.
+
+    A column is written in one way as a rule: each further way is tried on what the ways before have left alone.
+    """
+    name = texts.name
+    clean = texts.alias("text").str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00")
+    clean = clean.str.replace("T", " ", literal=True)
+    parsed = pl.Series("text", [None], dtype=pl.Datetime("us", "UTC")).new_from_index(0, len(clean))
+    for way in _WAYS:
+        if parsed.null_count() == clean.null_count():
+            break
+        left = clean.to_frame().select(pl.when(pl.lit(parsed.is_null())).then(pl.col("text"))).to_series()
+        found = left.to_frame().select(way(pl.col("text"))).to_series()
+        parsed = pl.select(pl.coalesce(parsed, found)).to_series()
+    year = parsed.dt.year()
+    fits = year.is_between(1, 9999)
+    if fits.all():
+        return parsed.alias(name)
+    return pl.select(pl.when(fits).then(parsed)).to_series().alias(name)
+
+
+def _zoned(text: pl.Expr) -> pl.Expr:
+    return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", strict=False, time_unit="us", time_zone="UTC")
+
+
+def _naive(text: pl.Expr) -> pl.Expr:
+    return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us").dt.replace_time_zone("UTC")
+
+
+def _date(text: pl.Expr) -> pl.Expr:
+    return text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _epoch(text: pl.Expr) -> pl.Expr:
+    number = pl.when(text.str.contains(r"^-?\d{1,16}$")).then(text).cast(pl.Int64, strict=False)
+    digits = text.str.strip_prefix("-").str.len_chars()
+    scaled = reduce(
+        lambda rest, step: pl.when(digits <= step[0]).then(number * step[1]).otherwise(rest),
+        reversed(_EPOCH_DIGITS),
+        pl.lit(None, dtype=pl.Int64),
+    )
+    return scaled.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+_WAYS: Final[Sequence[Callable[[pl.Expr], pl.Expr]]] = (_zoned, _naive, _date, _epoch)
