@@ -8,7 +8,7 @@ EXAMPLES ?= 2000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check bench bench-sweep bench-memory bench-windows bench-exclusion soak lock servers
+.PHONY: help install demo test check bench bench-sweep bench-memory bench-windows bench-exclusion bench-segments soak lock servers
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -48,6 +48,9 @@ bench-windows: install ## Measure midnight for a million depositors
 
 bench-exclusion: install ## Measure an exclusion with a million events pending
 	$(BIN)/python -m bench.exclusion $(ARGS)
+
+bench-segments: install ## Measure fifty realtime segments over a million players
+	$(BIN)/python -m bench.segments $(ARGS)
 
 soak: install servers ## Ten minutes of load and faults, then every key compared (MINUTES=10)
 	CONNECTOR_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/scenarios/committed -k committed_is_stored -q

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from connector import backfill, clock, config, rates_file
+from connector.audience import Audience
 from connector.auditor import Auditor
 from connector.cycle import Cycle
 from connector.destinations import DESTINATIONS
@@ -21,10 +22,12 @@ from connector.money import Rates
 from connector.player import MarketingRules
 from connector.poller import Desk, open_desk
 from connector.relay import Relay, lanes_of
+from connector.segment_desk import SegmentDesk
 from connector.service import Loop, Pace, Service, Worked, notify_systemd, supervise
 from connector.settler import Settler
 from connector.store import audit_log, database, edges, lease as leases, players, rates as timeline, reports
 from connector.streams import STREAMS
+from connector.web import segments as pages
 from connector.web.server import WebServer
 
 if TYPE_CHECKING:
@@ -78,6 +81,7 @@ class App:
     auditors: list[Auditor]
     settler: Settler
     edges: Edges
+    audience: Audience
     metrics: Metrics
 
     def loops(self) -> list[tuple[Loop, Pace]]:
@@ -90,18 +94,16 @@ class App:
         edges: tuple[Loop, Pace] = (self.edges, Pace(0.01, 1.0))
         keeper: Loop = LeaseKeeper(self.database, self._held)
         settler: tuple[Loop, Pace] = (self.settler, Pace(0.25, 1.0))
-        return [*cycles, *relays, *auditors, settler, edges, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
+        audience: tuple[Loop, Pace] = (self.audience, Pace(0.0, 0.25))
+        return [*cycles, *relays, *auditors, settler, edges, audience, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
 
     def _held(self) -> list[Lease]:
         """Return the leases that this process holds now."""
-        holders: list[Cycle | Relay | Auditor | Settler | Edges] = [
-            *self.cycles,
-            *self.relays,
-            self.settler,
-            self.edges,
-        ]
-        holders += self.auditors
-        return [lease for holder in holders if (lease := holder.seat.lease) is not None]
+        return [lease for holder in self._seated() if (lease := holder.seat.lease) is not None]
+
+    def _seated(self) -> list[Cycle | Relay | Auditor | Settler | Edges | Audience]:
+        """Return the loops that hold a connection and, while they work, a lease."""
+        return [*self.cycles, *self.relays, *self.auditors, self.settler, self.edges, self.audience]
 
     def run(self, stopping: threading.Event) -> bool:
         """Run until `stopping` is set; returns whether every loop stopped in time."""
@@ -124,11 +126,15 @@ class App:
         """Start the process's page, unless there is none to serve."""
         if self.settings.web is None:
             return None
+        token = self.settings.web.token
         web = WebServer(
             self.settings.web.listen,
             registry=self.metrics.registry,
             stuck=service.stuck,
             status=lambda: report(self.database, self.settings),
+            mounted=pages.routes(
+                segment_desk(self.database, self.settings), token.get_secret_value().strip() if token else None
+            ),
         )
         try:
             web.start()
@@ -144,6 +150,7 @@ class App:
                 _drain(cycle, lambda cycle=cycle: cycle.done, stopping)
             _drain(self.settler, None, stopping)
             _drain(self.edges, None, stopping)
+            _drain(self.audience, None, stopping)
             failed: dict[str, ConnectorError] = {}
             for relay in self.relays:
                 try:
@@ -158,9 +165,7 @@ class App:
 
     def close(self) -> None:
         """Close loops and the store."""
-        loops: list[Cycle | Relay | Auditor | Settler | Edges] = [*self.cycles, *self.relays, self.settler, self.edges]
-        loops += self.auditors
-        for loop in loops:
+        for loop in self._seated():
             loop.close()
         for relay in self.relays:
             relay.destination.close()
@@ -198,7 +203,8 @@ def build(settings: config.Config, *, once: bool = False, waits: bool = False, s
     ]
     auditors = [Auditor(settings.tenant, source, store, rates, rules(settings), metrics) for source in settings.sources]
     relays, edging = _relays(settings, store, metrics) if sends else [], Edges(settings.tenant, store)
-    return App(settings, store, cycles, relays, auditors, settler, edging, metrics)
+    audience = Audience(settings.tenant, store)
+    return App(settings, store, cycles, relays, auditors, settler, edging, audience, metrics)
 
 
 def rates_of(settings: config.Config) -> Rates:
@@ -240,6 +246,11 @@ def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
     with store.reader(settings.tenant) as connection:
         subscriptions = {destination.name: destination.subscribed for destination in settings.destinations}
         return reports.status(connection, settings.tenant, subscriptions)
+
+
+def segment_desk(store: database.Database, settings: config.Config) -> SegmentDesk:
+    """Return what answers for the tenant's segments."""
+    return SegmentDesk(store, settings.tenant, rates_of(settings).places)
 
 
 def stream_of(settings: config.Config, name: str, source: str | None = None) -> tuple[str, str]:
@@ -349,7 +360,7 @@ def _claim_tenant(store: database.Database, settings: config.Config) -> None:
         )
 
 
-def _drain(loop: Cycle | Relay | Settler | Edges, done: Any, stopping: threading.Event) -> None:
+def _drain(loop: Cycle | Relay | Settler | Edges | Audience, done: Any, stopping: threading.Event) -> None:
     """Call a loop until it is done; a server that is away gets _PATIENCE_SECONDS."""
     failing_since: float | None = None
     while not stopping.is_set():

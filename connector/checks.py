@@ -19,7 +19,7 @@ from connector.normalised import Normalised
 from connector.position import SECOND, Window, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Page, Reader, View, position_at
-from connector.store import database, rates as timeline
+from connector.store import database, rates as timeline, segment_feed
 from connector.streams import STREAMS
 from connector.streams.contract import Binding, Context, bind
 
@@ -131,6 +131,12 @@ def _store(settings: config.Config, money: _Money) -> Iterator[Finding]:
         if current:
             with store.connect() as connection:
                 money.told.update(timeline.known(connection, settings.tenant, settings.base_currency))
+                for destination in settings.destinations:
+                    found = segment_feed.named(connection, settings.tenant, destination.segments).values()
+                    if missing := sorted(set(destination.segments) - set(found)):
+                        text = f"no segment is called {', '.join(missing)}"
+                        remedy = "create it (`connector segments create`), or correct destinations[].segments"
+                        yield Finding("warn", destination.name, text, remedy)
     except ConnectorError as error:
         yield _failed("store", error)
     finally:

@@ -254,9 +254,17 @@ class Destination(Model):
 
 
 class Web(Model):
-    """Where the process answers health and metrics requests, as HOST:PORT."""
+    """Where the process answers requests, as HOST:PORT, and the token that a request needs to change anything."""
 
     listen: str = "127.0.0.1:8650"
+    token: SecretStr | None = None
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().strip()) < 16:
+            raise ValueError("is too short for a secret: 16 characters or more, as `openssl rand -hex 32` prints them")
+        return value
 
 
 class Config(Model):

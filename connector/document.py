@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 #: `NAME_file: PATH` puts the file's content under NAME; these are the names it works for.
-_SECRETS: Final = ("url", "api_key", "site_id", "keys")
+_SECRETS: Final = ("url", "api_key", "site_id", "keys", "token")
 
 
 def read(path: Path) -> object:

@@ -18,7 +18,7 @@ from connector.destinations.contract import Destination, Item, Previous, Profile
 from connector.errors import ConnectorError, Halted, LeaseLost, Transient
 from connector.seat import Seat
 from connector.service import Worked
-from connector.store import feeds, windows
+from connector.store import feeds, segment_feed, windows
 from connector.store.database import classify
 from connector.store.feeds import EXCLUSIONS, Lane, Place, Settled
 
@@ -74,6 +74,7 @@ class Relay:
     _distrusted: int = field(default=0, init=False)
     _tidy_at: float = field(default=0.0, init=False)
     _history: bool = field(default=False, init=False)
+    _missing: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.seat = Seat(self.lane.lease_name, self.database)
@@ -156,10 +157,12 @@ class Relay:
         news: list[tuple[int, list[str], bool]] = []
         mine = [row for row in rows if not row["is_stub"] and row["tenant"] == self.lane.tenant]
         at, ids = clock.now(), [row["player_id"] for row in mine]
+        segments = self._segments(connection) if mine else {}
         known = windows.payments(connection, self.lane.tenant, ids, at, places=self.places)
         for row in mine:
             previous = Previous(frozenset(row["sent_names"] or ()), row["sent_hash"], bool(row["unsubscribed_by_us"]))
-            item = self._encode(_profile(row, known[row["player_id"]], self.places, at), previous)
+            profile = _profile(row, known[row["player_id"]], self.places, at, segments)
+            item = self._encode(profile, previous)
             if item.unsubscribed and row["marketable"]:
                 log.info("destination.opt_out_kept", destination=self.lane.destination, player_id=row["player_id"])
             certain = row["reason"] == "profile" and row["change_seq"] > self._distrusted
@@ -177,6 +180,16 @@ class Relay:
         if rows:
             self._settle(connection, Place(self._place.event_seq, rows[-1]["change_seq"]), _NOTHING)
         return Result(len(rows), busy=len(rows) == STEP)
+
+    def _segments(self, connection: psycopg.Connection[Any]) -> dict[int, str]:
+        """Return the segments that the destination is told of, by number; those that are not there yet are named."""
+        wanted = self.settings.segments
+        found = segment_feed.named(connection, self.lane.tenant, wanted) if wanted else {}
+        missing = sorted(set(wanted) - set(found.values()))
+        if missing and missing != self._missing:
+            log.warning("destination.no_such_segment", destination=self.lane.destination, segments=missing)
+        self._missing = missing
+        return found
 
     def _encode(self, profile: Profile, previous: Previous) -> Item:
         if profile.values["erased_at"] is not None:
@@ -293,10 +306,13 @@ def lanes_of(tenant: str, settings: Settings) -> list[Lane]:
     return [Lane(tenant, settings.name, number, settings.lanes) for number in numbers]
 
 
-def _profile(row: Mapping[str, Any], payments: Payments, places: int, at: datetime) -> Profile:
+def _profile(
+    row: Mapping[str, Any], payments: Payments, places: int, at: datetime, segments: Mapping[int, str]
+) -> Profile:
     excluded = not row["marketable"]
     place = row["player_id"], row["brand_id"], row["external_id"]
-    return Profile(*place, excluded, values=row, payments=payments, places=places, at=at)
+    names = frozenset(segments[number] for number in row["segment_ids"] if number in segments)
+    return Profile(*place, excluded, values=row, payments=payments, places=places, at=at, segments=names)
 
 
 def _event(row: Mapping[str, Any], tenant: str) -> StoredEvent:

@@ -24,6 +24,7 @@ from connector.cli import (
     quarantine,
     replay,
     run,
+    segments,
     status,
     store,
     stream,
@@ -48,6 +49,7 @@ app.command("demo")(demo.demo)
 app.add_typer(stream.app, name="stream", help="Answer for a stream: accept, wait, reset, new-generation.")
 app.add_typer(quarantine.app, name="quarantine", help="Rows that were refused: list, show, retry, drop.")
 app.add_typer(players.app, name="players", help="Players: conflicts, resolve, totals, show, sent.")
+app.add_typer(segments.app, name="segments", help="Segments: saved player filters, their members and templates.")
 app.add_typer(store.app, name="store", help="The CRM store: migrate, compact.")
 app.add_typer(audit_log.app, name="audit-log", help="What was done, and by whom: list, verify.")
 app.add_typer(emulate.app, name="emulate", help="Stand-ins for the APIs, for tests and demos.")

@@ -31,6 +31,8 @@ class Profile:
     places: int = 2
     #: When this was so.
     at: datetime = _EPOCH
+    #: Names of the segments that the player is in, of those that the destination is told of.
+    segments: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Item:
     digest: bytes | None = None
     names: frozenset[str] = frozenset()
     unsubscribed: bool = False
+    #: The person's id, and the manual segments that it is added to and taken out of once the profile is accepted.
+    person: str = ""
+    joins: frozenset[int] = frozenset()
+    leaves: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

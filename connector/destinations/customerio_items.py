@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 #: kb is 1000 or 1024: the smaller reading, with room for the envelope. Measured on serialised UTF-8.
 BATCH_BYTES: Final = 475_000
 ITEM_BYTES: Final = 32_000
+#: People of one request that adds them to a manual segment, or takes them out.
+SEGMENT_IDS: Final = 1_000
 _ENVELOPE: Final = len(b'{"batch":[]}')
 
+#: What a manual segment is remembered by among the names that went: no attribute is called so.
+_MANUAL: Final = "segment:"
 #: These names in an event's data would redirect a campaign's mail.
 _RESERVED: Final = frozenset({"recipient", "from_address", "reply_to"})
 #: Properties that are numbers: decimal texts in the store, numbers at the API.
@@ -43,26 +47,36 @@ def customer_id(brand_id: str, external_id: str, brand: Brand | None) -> str:
     return template.format(ext_brand_id=brand_id, user_ext_id=external_id)
 
 
-def identify(profile: Profile, brand: Brand | None, previous: Previous, wanted: Attributes) -> Item:
+def identify(
+    profile: Profile,
+    brand: Brand | None,
+    previous: Previous,
+    wanted: Attributes,
+    segments: Mapping[str, str | int] | None = None,
+) -> Item:
     """Return the identify of a whole profile. It carries no timestamp: an older one than the last edit is dropped.
 
     `unsubscribed` is Customer.io's own: set while the player is excluded, taken back only if we had set it and the
     operator tells of no opt-out; as long as one stands, what we set stays ours to take back.
     """
-    known = attributes(profile, brand, wanted)
+    told = [place for name, place in (segments or {}).items() if name in profile.segments]
+    known = {name: "true" for name in told if isinstance(name, str)} | attributes(profile, brand, wanted)
+    manual = frozenset(f"{_MANUAL}{number}" for number in told if isinstance(number, int))
+    gone = frozenset(name for name in previous.names if name.startswith(_MANUAL)) - manual
     kept = not profile.excluded and previous.unsubscribed_by_us and profile.values.get("email_disabled") is True
     if profile.excluded:
         known["unsubscribed"] = True
     elif previous.unsubscribed_by_us and not kept:
         known["unsubscribed"] = False
     names = frozenset(known) - {"unsubscribed"}
-    removed = dict.fromkeys(sorted(previous.names - names))
-    digest = hashlib.sha256(_dump(known).encode()).digest()
+    removed = dict.fromkeys(sorted(previous.names - names - manual - gone))
+    digest = hashlib.sha256("".join((_dump(known), *sorted(manual))).encode()).digest()
+    person = customer_id(profile.brand_id, profile.external_id, brand)
     body = _dump(
         {
             "type": "person",
             "action": "identify",
-            "identifiers": {"id": customer_id(profile.brand_id, profile.external_id, brand)},
+            "identifiers": {"id": person},
             "attributes": known | removed,
         }
     )
@@ -72,9 +86,16 @@ def identify(profile: Profile, brand: Brand | None, previous: Previous, wanted: 
         body.encode(),
         name="identify",
         digest=digest,
-        names=names,
+        names=names | manual,
         unsubscribed=profile.excluded or kept,
+        person=person,
+        joins=_numbers(manual),
+        leaves=_numbers(gone),
     )
+
+
+def _numbers(manual: frozenset[str]) -> frozenset[int]:
+    return frozenset(int(name.removeprefix(_MANUAL)) for name in manual)
 
 
 def suppress(profile: Profile, brand: Brand | None) -> Item:

@@ -52,7 +52,8 @@ class CustomerIOTrack:
 
     def encode_profile(self, profile: Profile, previous: Previous) -> Item:
         """See Destination."""
-        return items.identify(profile, self._brands.get(profile.brand_id), previous, self._settings.attributes)
+        brand, settings = self._brands.get(profile.brand_id), self._settings
+        return items.identify(profile, brand, previous, settings.attributes, settings.segments)
 
     def encode_erasure(self, profile: Profile) -> Item:
         """See Destination. `suppress` deletes the person and lets the API ignore every later write of it."""
@@ -75,6 +76,7 @@ class CustomerIOTrack:
         sent = [index for index, outcome in enumerate(outcomes) if outcome is None]
         for index, refusal in zip(sent, self._send([batch[index] for index in sent], urgent=urgent), strict=True):
             outcomes[index] = refusal
+        self._sync_segments(batch, outcomes, urgent=urgent)
         return outcomes
 
     def ping(self) -> str:
@@ -121,6 +123,34 @@ class CustomerIOTrack:
             return self._send(batch[:middle], urgent=urgent) + self._send(batch[middle:], urgent=urgent)
         error = next(iter(_errors(_json(response))), {})
         return [_refusal(error, default=f"HTTP {response.status_code}")]
+
+    def _sync_segments(self, batch: Sequence[Item], outcomes: list[Refusal | None], *, urgent: bool) -> None:
+        """Bring manual segments in step with the profiles that were accepted; people have to be there before.
+
+        Every membership is said again with its profile: nobody knows what became of a request without an answer.
+        """
+        moves: dict[tuple[int, str], dict[str, int]] = {}
+        for index, item in enumerate(batch):
+            if outcomes[index] is None:
+                for number, move in [*((n, "remove") for n in item.leaves), *((n, "add") for n in item.joins)]:
+                    moves.setdefault((number, move), {})[item.person] = index
+        for (number, move), people in sorted(moves.items()):
+            listed = list(people.items())
+            for part in (listed[first:][: items.SEGMENT_IDS] for first in range(0, len(listed), items.SEGMENT_IDS)):
+                refusal = self._move(number, move, [person for person, _ in part], urgent=urgent)
+                for _, index in part:
+                    outcomes[index] = outcomes[index] or refusal
+
+    def _move(self, number: int, move: str, people: Sequence[str], *, urgent: bool) -> Refusal | None:
+        body = json.dumps({"ids": people}).encode()
+        response = self._request("POST", f"/api/v1/segments/{number}/{move}_customers", body, urgent=urgent)
+        if response.status_code == httpx.codes.OK:
+            self._throttle.accepted()
+            return None
+        if response.status_code == httpx.codes.NOT_FOUND and move == "remove":
+            return None  # who is in no segment need not leave it
+        message = f"manual segment {number}: HTTP {response.status_code}; is it the number in destinations[].segments?"
+        return Refusal("segment", f"segment:{number}", message)
 
     def _request(self, method: str, path: str, body: bytes | None, *, urgent: bool) -> httpx.Response:
         """Send one request; return only answers that are about its content."""

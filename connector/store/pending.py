@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from connector.event import AMOUNT, INSTANT
-from connector.store import lease as leases, players, totals
+from connector.store import lease as leases, player_days, players, totals
 from connector.store.database import ordered
 from connector.store.rates import priced
 
@@ -172,6 +172,7 @@ def _settle(
     columns = ("seq", "currency", "amount_base", "stake_base", "fx_rate_locked")
     connection.execute(_UPDATE, tuple(settled[name].to_list() for name in columns))
     totals.add(connection, settled, base_only=base_only)
+    player_days.settle(connection, settled, base_only=base_only)
     over = pl.col("rate").is_not_null() | pl.col("play")
     done = settled.filter(over)
     connection.execute("delete from crm.fx_pending where seq = any(%s)", (done["seq"].to_list(),))

@@ -1,4 +1,4 @@
-"""Serves /health, /metrics and /status on a thread. Owns HTTP; what is said is handed in as functions."""
+"""Serves /health, /metrics, /status and what else is mounted, on a thread. What is said is handed in as functions."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ class WebServer:
         registry: CollectorRegistry,
         stuck: Callable[[], Sequence[str]],
         status: Callable[[], dict[str, Any]],
+        mounted: Sequence[Route] = (),
     ) -> None:
         self._listen = listen
         self._registry = registry
         self._stuck = stuck
         self._status = status
+        self._mounted = mounted
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -55,7 +57,10 @@ class WebServer:
             raise Misconfigured(f"cannot listen on {self._listen}: {error}", hint=hint) from error
         routes = [Route("/health", self._health), Route("/metrics", self._metrics), Route("/status", self._report)]
         settings = uvicorn.Config(
-            Starlette(routes=routes), log_config=None, access_log=False, timeout_graceful_shutdown=_STOP_SECONDS
+            Starlette(routes=[*routes, *self._mounted]),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
         )
         server = self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web", daemon=True)

@@ -187,7 +187,7 @@ def test_every_mistake_is_told_at_once_with_its_path() -> None:
             minimal(source={"streams": {"deposit": {}}}),
             "sources[0].streams: unknown stream 'deposit'; did you mean 'deposits'?",
         ),
-        (minimal(web={"zzzz": 1}), "web.zzzz: unknown key; known: listen"),
+        (minimal(web={"zzzz": 1}), "web.zzzz: unknown key; known: listen, token"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(document: dict[str, Any], expected: str) -> None:

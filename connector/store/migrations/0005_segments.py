@@ -55,14 +55,21 @@ create table crm.segment_feed (
     event_seq bigint not null default 0,
     change_seq bigint not null default 0,
     day date,
-    zone text
+    zone text,
+    play text[],
+    built boolean not null default false
 );
 comment on table crm.segment_feed is
     'Up to here events are in player_days and their players in segment_due; day: the one whose edges have passed';
+comment on column crm.segment_feed.zone is
+    'with play: what the days were counted by; where tenants says otherwise they are thrown away and counted anew';
+comment on column crm.segment_feed.built is
+    'the days have caught up with the ledger once: from then on each player whose events arrive is due';
 
 create table crm.segment_due (
-    player_id bigint primary key references crm.players,
-    tenant text not null
+    tenant text not null,
+    player_id bigint not null,
+    primary key (tenant, player_id)
 );
 comment on table crm.segment_due is 'Players whose realtime segments are to be looked at';
 """
