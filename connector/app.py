@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from connector import backfill, clock, config, rates_file
+from connector import backfill, clock, config, tenancy
 from connector.audience import Audience
 from connector.auditor import Auditor
 from connector.cycle import Cycle
@@ -18,14 +18,12 @@ from connector.edges import Edges
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 from connector.event import NAMES, PLAYER_BALANCE
 from connector.metrics import Metrics
-from connector.money import Rates
-from connector.player import MarketingRules
 from connector.poller import Desk, open_desk
 from connector.relay import Relay, lanes_of
 from connector.segment_desk import SegmentDesk
 from connector.service import Loop, Pace, Service, Worked, notify_systemd, supervise
 from connector.settler import Settler
-from connector.store import audit_log, database, edges, lease as leases, players, rates as timeline, reports
+from connector.store import database, lease as leases, reports
 from connector.streams import STREAMS
 from connector.web import segments as pages
 from connector.web.server import WebServer
@@ -184,7 +182,7 @@ def build(settings: config.Config, *, once: bool = False, waits: bool = False, s
     does not `send` has no destinations.
     """
     store = database.open_store(settings.store.url.get_secret_value())
-    store.prepare = functools.partial(_prepare, settings=settings)
+    store.prepare = functools.partial(tenancy.prepare, settings=settings)
     try:
         store.connect().close()
     except Transient as error:
@@ -196,29 +194,14 @@ def build(settings: config.Config, *, once: bool = False, waits: bool = False, s
         store.close()
         raise
     metrics = Metrics()
-    rates = rates_of(settings)
+    rates, keys = tenancy.rates_of(settings), tenancy.keys_of(settings)
     settler = Settler(settings.tenant, store, rates)
-    cycles = [
-        Cycle(settings.tenant, source, store, rates, rules(settings), metrics, once=once) for source in settings.sources
-    ]
-    auditors = [Auditor(settings.tenant, source, store, rates, rules(settings), metrics) for source in settings.sources]
+    reading = (store, rates, tenancy.rules(settings), metrics, keys)
+    cycles = [Cycle(settings.tenant, source, *reading, once=once) for source in settings.sources]
+    auditors = [Auditor(settings.tenant, source, *reading) for source in settings.sources]
     relays, edging = _relays(settings, store, metrics) if sends else [], Edges(settings.tenant, store)
-    audience = Audience(settings.tenant, store)
+    audience = Audience(settings.tenant, store, contacts=tenancy.contacts_of(settings))
     return App(settings, store, cycles, relays, auditors, settler, edging, audience, metrics)
-
-
-def rates_of(settings: config.Config) -> Rates:
-    """Return what the configuration says of currencies; rates with a time are in the store."""
-    return Rates(settings.base_currency, settings.fx.fixed, frozenset(settings.fx.play), settings.currencies)
-
-
-def rules(settings: config.Config) -> MarketingRules:
-    """Return who may be marketed to, from the configuration."""
-    return MarketingRules(
-        frozenset(status.upper() for status in settings.marketable_statuses),
-        frozenset(settings.exclude.tags),
-        frozenset(settings.exclude.groups),
-    )
 
 
 def status(settings: config.Config) -> dict[str, Any]:
@@ -248,9 +231,10 @@ def report(store: database.Database, settings: config.Config) -> dict[str, Any]:
         return reports.status(connection, settings.tenant, subscriptions)
 
 
-def segment_desk(store: database.Database, settings: config.Config) -> SegmentDesk:
-    """Return what answers for the tenant's segments."""
-    return SegmentDesk(store, settings.tenant, rates_of(settings).places)
+def segment_desk(store: database.Database, settings: config.Config, *, actor: str = "http") -> SegmentDesk:
+    """Return what answers for the tenant's segments; `actor` is who asks."""
+    reached = tenancy.contacts_of(settings), tenancy.keys_of(settings)
+    return SegmentDesk(store, settings.tenant, tenancy.rates_of(settings).places, *reached, actor)
 
 
 def stream_of(settings: config.Config, name: str, source: str | None = None) -> tuple[str, str]:
@@ -280,7 +264,10 @@ def desk(settings: config.Config, *, source: str | None, stream: str, purpose: s
             keeper = Service(
                 [(LeaseKeeper(app.database, lambda: [lease]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics
             )
-            work = open_desk(settings.tenant, chosen[0], connection, lease, app.cycles[0].rates, rules(settings))
+            work = open_desk(
+                *(settings.tenant, chosen[0], connection, lease, app.cycles[0].rates, tenancy.rules(settings)),
+                keys=tenancy.keys_of(settings),
+            )
             keeper.start()
             try:
                 yield work
@@ -294,70 +281,12 @@ def desk(settings: config.Config, *, source: str | None, stream: str, purpose: s
 
 def _relays(settings: config.Config, store: database.Database, metrics: Metrics) -> list[Relay]:
     brands = {name: brand for source in settings.sources for name, brand in source.brands.items()}
-    relays, places = [], rates_of(settings).places
+    relays, places = [], tenancy.rates_of(settings).places
     for destination in settings.destinations:
         client = DESTINATIONS[destination.kind](destination, brands)
-        lanes = lanes_of(settings.tenant, destination)
-        relays += [Relay(lane, destination, client, store, metrics, places) for lane in lanes]
+        with_what = (destination, client, store, metrics, places, tenancy.keys_of(settings))
+        relays += [Relay(lane, *with_what) for lane in lanes_of(settings.tenant, destination)]
     return relays
-
-
-def _prepare(store: database.Database, *, settings: config.Config) -> None:
-    """Bring schema, tenant and players' marketing into line with this version and configuration; idempotent."""
-    database.migrate(store)
-    _claim_tenant(store, settings)
-    with store.connect() as connection:
-        leases.end_expired(connection)  # what a frozen process holds would keep this one from starting
-        connection.execute("set lock_timeout = '3s'")  # it may still be working: a start that waits looks again soon
-        edges.use(connection, settings.tenant, zone=settings.reporting_timezone, play=settings.fx.play)
-        players.apply_rules(connection, settings.tenant, rules(settings), clock.now())
-        _note_configuration(connection, settings)
-        _load_rates(connection, settings)
-
-
-def _note_configuration(connection: psycopg.Connection[Any], settings: config.Config) -> None:
-    """Write down what the settings are, secrets hidden, whenever they are others than at the last start."""
-    now = settings.model_dump(mode="json")
-    last = audit_log.newest(connection, settings.tenant, "configuration")
-    before = last["details"]["settings"] if last else {}
-    if changed := sorted(name for name in {*now, *before} if now.get(name) != before.get(name)):
-        details = {"changed": changed, "settings": now}
-        audit_log.append(connection, settings.tenant, "configuration", ", ".join(changed), details)
-    log.info("audit_log.head", hash=audit_log.listed(connection, settings.tenant, limit=1)[0]["hash"])
-
-
-def _load_rates(connection: psycopg.Connection[Any], settings: config.Config) -> None:
-    """Take over the file of rates; what waits for them is settled by its own loop."""
-    if settings.fx.file is None:
-        return
-    told = rates_file.read(settings.fx.file)
-    with connection.transaction():
-        written = timeline.insert(connection, settings.tenant, told, rates_of(settings), origin="file")
-    log.info("rates.read", file=str(settings.fx.file), rates=told.height, new=written)
-
-
-def _claim_tenant(store: database.Database, settings: config.Config) -> None:
-    """Record the tenant's base currency and its subunit once: totals of two kinds can't be added."""
-    places = rates_of(settings).places
-    with store.connect() as connection:
-        row = connection.execute(
-            """
-            insert into crm.tenants as t (tenant, base_currency, base_places) values (%s, %s, %s)
-            on conflict (tenant) do update set base_places = coalesce(t.base_places, excluded.base_places)
-            returning base_currency, base_places
-            """,
-            (settings.tenant, settings.base_currency, places),
-        ).fetchone()
-    if row is not None and row[0] != settings.base_currency:
-        raise Misconfigured(
-            f"base_currency is {settings.base_currency}, but tenant {settings.tenant} was started with {row[0]}",
-            hint="totals can't change their currency: put it back, or use another tenant",
-        )
-    if row is not None and row[1] != places:
-        raise Misconfigured(
-            f"{settings.base_currency} has {places} decimal places, tenant {settings.tenant} was started with {row[1]}",
-            hint=f"totals are in its subunit: put currencies.{settings.base_currency} back, or use another tenant",
-        )
 
 
 def _drain(loop: Cycle | Relay | Settler | Edges | Audience, done: Any, stopping: threading.Event) -> None:

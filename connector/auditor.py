@@ -22,6 +22,7 @@ from connector.store.database import classify
 
 if TYPE_CHECKING:
     from connector import config
+    from connector.contacts import Keys
     from connector.metrics import Metrics
     from connector.money import Rates
     from connector.player import MarketingRules
@@ -53,6 +54,7 @@ class Auditor:
     rates: Rates
     rules: MarketingRules
     metrics: Metrics
+    keys: Keys | None = None
     desk: poller.Desk | None = field(default=None, init=False)
     seat: Seat = field(init=False)
     _run: audit.Audit | None = field(default=None, init=False)
@@ -168,7 +170,9 @@ class Auditor:
         """Open both connections under the lease; None while another process holds it."""
         if self.desk is None and (taken := self.seat.take()) is not None:
             self.desk = poller.open_desk(
-                self.tenant, self.source, *taken, self.rates, self.rules, longest_seconds=_STATEMENT_SECONDS
+                *(self.tenant, self.source, *taken, self.rates, self.rules),
+                keys=self.keys,
+                longest_seconds=_STATEMENT_SECONDS,
             )
         return self.desk
 

@@ -204,4 +204,4 @@ def _write(desk: Desk, stream: Stream, part: Range, page: Page, send_to: Subscri
         production=False,
         after=advance,
     )
-    commit(desk.connection, batch, rates=desk.rates, lease=desk.lease)
+    commit(desk.connection, batch, rates=desk.rates, lease=desk.lease, keys=desk.keys)

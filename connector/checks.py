@@ -8,23 +8,25 @@ from __future__ import annotations
 import os
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
-from connector import clock, rates_file
+from connector import clock, contacts, rates_file
 from connector.destinations import DESTINATIONS
 from connector.errors import ConnectorError
 from connector.normalised import Normalised
 from connector.position import SECOND, Window, cursor_text
 from connector.sources.dialect import Settings
 from connector.sources.reader import Page, Reader, View, position_at
-from connector.store import database, rates as timeline, segment_feed
+from connector.store import database, player_contacts, rates as timeline, segment_feed
 from connector.streams import STREAMS
 from connector.streams.contract import Binding, Context, bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import psycopg
 
     from connector import config
     from connector.position import Position
@@ -137,10 +139,27 @@ def _store(settings: config.Config, money: _Money) -> Iterator[Finding]:
                         text = f"no segment is called {', '.join(missing)}"
                         remedy = "create it (`connector segments create`), or correct destinations[].segments"
                         yield Finding("warn", destination.name, text, remedy)
+                yield from _contacts(connection, settings)
     except ConnectorError as error:
         yield _failed("store", error)
     finally:
         store.close()
+
+
+def _contacts(connection: psycopg.Connection[Any], settings: config.Config) -> Iterator[Finding]:
+    """Say what contacts are not under the newest key, and whether all can be read."""
+    subject, secret = "personal_data", settings.personal_data.keys
+    keys = None if secret is None else contacts.parse(secret.get_secret_value())
+    player_contacts.require(connection, settings.tenant, keys)
+    if keys is None:
+        return
+    under = player_contacts.counts(connection, settings.tenant)
+    for number, rows in under.items():
+        if number < keys.newest:
+            how = f"under key {number}" if number else "in plain"
+            remedy = "`connector keys rotate` brings them under the newest key, beside the running daemon"
+            yield Finding("warn", subject, f"contacts of {rows} player(s) are stored {how}", remedy)
+    yield Finding("ok", subject, f"contacts of {under.get(keys.newest, 0)} player(s) are under key {keys.newest}")
 
 
 def _source(source: config.Source, money: _Money) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from connector import document
+from connector import contacts, document
 from connector.currencies import CRYPTO, completed
 from connector.errors import Misconfigured
 from connector.event import BALANCE_CARRIERS, PLAYER_BALANCE
@@ -83,6 +83,13 @@ class PersonalData(Model):
 
     #: Lines `ID KEY` and one `match KEY`, keys of 32 bytes in base64: the greatest ID encrypts, the others still read.
     keys: SecretStr | None = None
+
+    @field_validator("keys")
+    @classmethod
+    def _whole(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            contacts.parse(value.get_secret_value())
+        return value
 
 
 class Cursor(Model):

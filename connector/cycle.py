@@ -26,6 +26,7 @@ from connector.streams import STREAMS
 
 if TYPE_CHECKING:
     from connector import config
+    from connector.contacts import Keys
     from connector.metrics import Metrics
     from connector.money import Rates
     from connector.player import MarketingRules
@@ -92,6 +93,7 @@ class Cycle:
     rates: Rates
     rules: MarketingRules
     metrics: Metrics
+    keys: Keys | None = None
     once: bool = False
     slots: list[Slot] = field(init=False)
     desk: poller.Desk | None = field(default=None, init=False)
@@ -143,7 +145,7 @@ class Cycle:
     def sit_down(self) -> poller.Desk | None:
         """Open both connections under the source's lease; None while another process holds it."""
         if self.desk is None and (taken := self.seat.take()) is not None:
-            self.desk = poller.open_desk(self.tenant, self.source, *taken, self.rates, self.rules)
+            self.desk = poller.open_desk(self.tenant, self.source, *taken, self.rates, self.rules, keys=self.keys)
             for slot in self.slots:
                 slot.stream = None
                 if not isinstance(slot.error, Paused):

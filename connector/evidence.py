@@ -164,7 +164,7 @@ def _commit(case: Case, found: Normalised) -> int:
         production=False,
         after=case.shelf.unanswered,
     )
-    committed = commit(case.desk.connection, batch, rates=case.desk.rates, lease=case.desk.lease)
+    committed = commit(case.desk.connection, batch, rates=case.desk.rates, lease=case.desk.lease, keys=case.desk.keys)
     return found.profiles.height or committed.events
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from connector import config
+    from connector.contacts import Keys
     from connector.horizon import Horizon
     from connector.money import Rates
     from connector.player import MarketingRules
@@ -59,6 +60,7 @@ class Desk:
     lease: Lease
     rates: Rates
     rules: MarketingRules
+    keys: Keys | None
 
 
 def open_desk(
@@ -69,6 +71,7 @@ def open_desk(
     rates: Rates,
     rules: MarketingRules,
     *,
+    keys: Keys | None,
     longest_seconds: float = math.inf,
 ) -> Desk:
     """Add a session of the source to a store connection; it connects when it is asked for something.
@@ -77,7 +80,7 @@ def open_desk(
     """
     limits = Settings(statement_timeout=min(longest_seconds, source.statement_timeout))
     reader = Reader(source.url.get_secret_value(), source=source.name, settings=limits)
-    return Desk(tenant, source, reader, connection, lease, rates, rules)
+    return Desk(tenant, source, reader, connection, lease, rates, rules, keys)
 
 
 @dataclass
@@ -213,7 +216,7 @@ def _commit(
         fresh=fresh,
         rows=page.frame.height if fresh else 0,
     )
-    committed = commit(desk.connection, batch, rates=desk.rates, lease=desk.lease)
+    committed = commit(desk.connection, batch, rates=desk.rates, lease=desk.lease, keys=desk.keys)
     refused = normalised.rejections.height - int(normalised.rejections["kept"].sum())
     if fresh:  # what is read again says nothing new
         _watch_drift(stream, page.frame.height, refused)
@@ -223,7 +226,13 @@ def _commit(
 def write_late(desk: Desk, stream: Stream, rows: pl.DataFrame, advance: Advance) -> Committed:
     """Commit rows that a look back has found, none perhaps, with what it seals, and hold them."""
     if rows.is_empty():
-        return commit(desk.connection, Batch(stream.checkpoint, advance=advance), rates=desk.rates, lease=desk.lease)
+        return commit(
+            desk.connection,
+            Batch(stream.checkpoint, advance=advance),
+            rates=desk.rates,
+            lease=desk.lease,
+            keys=desk.keys,
+        )
     committed = write(desk, stream, Page(rows, None, full=False), advance, fresh=False)
     if isinstance(stream.held, Gaps):
         stream.held.fill(int(text) for text in rows[stream.view.cursor])
@@ -248,7 +257,7 @@ def quarantine_future(desk: Desk, stream: Stream, sample: Sample) -> None:
     if page.last is not None:
         refused = values.refused(page.frame, stream.binding, reason=FAR_AHEAD, field=stream.view.cursor)
         batch = Batch(stream.checkpoint, Normalised(rejections=refused))
-        commit(desk.connection, batch, rates=desk.rates, lease=desk.lease)
+        commit(desk.connection, batch, rates=desk.rates, lease=desk.lease, keys=desk.keys)
 
 
 def apply_future(desk: Desk, stream: Stream, sample: Sample) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import psycopg
 import structlog
 
-from connector import clock
+from connector import clock, contacts
 from connector.destinations.contract import Destination, Item, Previous, Profile, Refusal, StoredEvent
 from connector.errors import ConnectorError, Halted, LeaseLost, Transient
 from connector.seat import Seat
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from connector.config import Destination as Settings
+    from connector.contacts import Keys
     from connector.metrics import Metrics
     from connector.payments import Payments
     from connector.store.database import Database
@@ -68,6 +69,8 @@ class Relay:
     metrics: Metrics
     #: Decimal places of the base currency.
     places: int = 2
+    #: What contacts in the store are encrypted with.
+    keys: Keys | None = None
     error: ConnectorError | None = field(default=None, init=False)
     seat: Seat = field(init=False)
     _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
@@ -156,6 +159,7 @@ class Relay:
         marks: dict[int, int] = {}
         news: list[tuple[int, list[str], bool]] = []
         mine = [row for row in rows if not row["is_stub"] and row["tenant"] == self.lane.tenant]
+        mine = [contacts.opened(row, self.lane.tenant, self.keys) for row in mine]
         at, ids = clock.now(), [row["player_id"] for row in mine]
         segments = self._segments(connection) if mine else {}
         known = windows.payments(connection, self.lane.tenant, ids, at, places=self.places)
@@ -258,7 +262,7 @@ class Relay:
         outcomes = self.destination.deliver(batch, urgent=self.lane.number == EXCLUSIONS)
         pairs = list(zip(batch, outcomes, strict=True))
         accepted = [item for item, refusal in pairs if refusal is None]
-        letters = [_letter(item, refusal) for item, refusal in pairs if refusal is not None]
+        letters = [_letter(item, refusal, self.keys) for item, refusal in pairs if refusal is not None]
         profiles = [
             (item.player_id, item.digest, sorted(item.names), item.unsubscribed)
             for item in accepted
@@ -329,7 +333,8 @@ def _age(occurred_at: datetime, now: datetime) -> float:
     return (now - occurred_at).total_seconds()
 
 
-def _letter(item: Item, refusal: Refusal) -> tuple[Any, ...]:
-    return feeds.letter(
-        item.player_id, item.seq, item.kind, item.name, (refusal.reason, refusal.field, refusal.message), item.body
-    )
+def _letter(item: Item, refusal: Refusal, keys: Keys | None) -> tuple[Any, ...]:
+    """Return a dead letter. The API may quote a contact; where those are encrypted, the item is kept without them."""
+    said = (refusal.reason, refusal.field, contacts.told(refusal.message))
+    body = item.body if keys is None else contacts.hidden(item.body.decode(), contacts.KINDS).encode()
+    return feeds.letter(item.player_id, item.seq, item.kind, item.name, said, body)

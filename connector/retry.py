@@ -102,7 +102,7 @@ def _retry(desk: Desk, stream: Stream, entries: list[Entry], done: Retried) -> N
         production=False,
         after=leave,
     )
-    commit(desk.connection, batch, rates=desk.rates, lease=desk.lease)
+    commit(desk.connection, batch, rates=desk.rates, lease=desk.lease, keys=desk.keys)
 
 
 def _settle(entry: Entry, key: Key, read: _Read, stream: Stream, done: Retried) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,14 @@ from connector.segments import definition, draft, windows
 from connector.segments.compiler import PLAIN, Contacts
 from connector.segments.draft import NoSegment
 from connector.segments.templates import Template, templates
-from connector.store import player_days, segment_drafts, segments
+from connector.store import audit_log, player_days, segment_drafts, segments
 from connector.store.database import classify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import date
 
+    from connector.contacts import Keys
     from connector.store.database import Database
     from connector.store.segments import Segment
 
@@ -33,6 +34,10 @@ class SegmentDesk:
     #: Decimals of the base currency: what templates' thresholds are in.
     places: int = 2
     contacts: Contacts = PLAIN
+    #: What contacts in an export are decrypted with.
+    keys: Keys | None = None
+    #: Who asks, for the audit log.
+    actor: str = "http"
 
     def every(self) -> list[dict[str, Any]]:
         """Return every segment, by name."""
@@ -59,20 +64,28 @@ class SegmentDesk:
     def create(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """Make a segment of a name, a definition and what else is said."""
         wanted = draft.parse(said)
-        with self._connected() as connection:
-            return _told(segment_drafts.create(connection, self.tenant, wanted, contacts=self.contacts))
+        with self._connected() as connection, self._recorded(connection, "segment.create", wanted.name) as details:
+            made = _told(segment_drafts.create(connection, self.tenant, wanted, contacts=self.contacts))
+            details |= {"id": made["id"], **dict(said)}
+            return made
 
     def edit(self, segment_id: int, said: Mapping[str, Any]) -> dict[str, Any]:
         """Change what is said, and leave the rest."""
         with self._connected() as connection:
             before = segment_drafts.said_of(segments.get(connection, self.tenant, segment_id))
             wanted = draft.parse(said, before=before)
-            return _told(segment_drafts.edit(connection, self.tenant, segment_id, wanted, contacts=self.contacts))
+            with self._recorded(connection, "segment.edit", wanted.name) as details:
+                details |= {"id": segment_id, **dict(said)}
+                return _told(segment_drafts.edit(connection, self.tenant, segment_id, wanted, contacts=self.contacts))
 
     def delete(self, segment_id: int) -> dict[str, Any]:
         """Take a segment away; returns how many members it had."""
         with self._connected() as connection:
-            return {"members": segment_drafts.delete(connection, self.tenant, segment_id)}
+            name = segments.get(connection, self.tenant, segment_id).name
+            members = segment_drafts.delete(connection, self.tenant, segment_id)
+            told = {"id": segment_id, "members": members}
+            audit_log.append(connection, self.tenant, "segment.delete", name, told, actor=self.actor)
+            return {"members": members}
 
     def refresh(self, segment_id: int) -> dict[str, Any]:
         """Bring members to what the definition says now; returns how many came and went."""
@@ -100,12 +113,19 @@ class SegmentDesk:
     def export(self, segment_id: int, *, personal: bool) -> Iterator[dict[str, Any]]:
         """Yield every member's brand and id, with contacts if asked for."""
         with self._connected() as connection:
-            segments.get(connection, self.tenant, segment_id)
-            yield from segment_drafts.export(connection, self.tenant, segment_id, personal=personal)
+            name = segments.get(connection, self.tenant, segment_id).name
+            told = {"id": segment_id, "personal": personal}
+            audit_log.append(connection, self.tenant, "segment.export", name, told, actor=self.actor)
+            yield from segment_drafts.export(connection, self.tenant, segment_id, personal=personal, keys=self.keys)
 
     def templates(self) -> dict[str, Template]:
         """Return what to begin with."""
         return templates(self.places)
+
+    def _recorded(
+        self, connection: psycopg.Connection[Any], action: str, name: str
+    ) -> AbstractContextManager[dict[str, Any]]:
+        return audit_log.recorded(connection, self.tenant, action, name, actor=self.actor)
 
     def _today(self, connection: psycopg.Connection[Any]) -> date:
         return windows.today(segments.zone_of(connection, self.tenant), clock.now())

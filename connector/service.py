@@ -110,7 +110,7 @@ class Runner:
             wait = max(error.after, wait)
         elif isinstance(error, Halted):
             wait = _HALTED_SECONDS
-        self._tell(str(error) if isinstance(error, ConnectorError) else _named(error))  # another's text may hold values
+        self._tell(str(error) if isinstance(error, ConnectorError) else named(error))  # another's text may hold values
         return wait
 
     def _tell(self, said: str) -> None:
@@ -121,7 +121,7 @@ class Runner:
             log.warning("loop.failed", loop=self.loop.name, failures=self.failures, error=said)
 
 
-def _named(error: Exception) -> str:
+def named(error: Exception) -> str:
     """Return where an unforeseen error comes from, without its message."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     return f"{type(error).__name__} at " + " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))

@@ -30,10 +30,10 @@ def forget(
     with application.reading(settings) as store, store.connect() as connection:
         request = erasures.Request(brand, external_id, actor(), clock.now())
         with connection.transaction():
-            fresh = erasures.erase(connection, settings.tenant, request, clock.now())
-        print(f"{account}: {'erased' if fresh else 'was erased before; what came since is gone too'}")
+            done = erasures.erase(connection, settings.tenant, request, clock.now())
+        print(f"{account}: {'erased' if done.fresh else 'was erased before; what came since is gone too'}")
         names = ", ".join(destination.name for destination in settings.destinations)
         if names:
             print(f"{names}: told by the running daemon, before everything else")
-        if compaction.compact(connection, tell=print):
+        if compaction.compact(connection, ledger=done.in_ledger, tell=print):
             print("the store's files were written anew: no remnant is left in them")

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 app: Final = typer.Typer(no_args_is_help=True)
+#: Columns, and traits, that say who somebody is; ids name the account.
+_PERSONAL: Final = (
+    *("email", "phone", "lead_email", "lead_phone", "first_name", "last_name", "username", "date_of_birth"),
+    *("telegram_id", "subscription_token"),
+)
+_NOT_PERSONAL: Final = ("brand_id", "external_id")
 _SHOWN: Final = {
     "player": "player_id",
     "account": "external_id",
@@ -101,9 +107,10 @@ def show(
     external_id: Annotated[str, typer.Argument(help="The player's id there.")],
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
+    personal: Annotated[bool, typer.Option("--personal", help="Contacts and names in full.")] = False,
 ) -> None:
-    """Print all that is known of one player, contacts included."""
-    from connector import app as application
+    """Print all that is known of one player; what is personal is masked unless asked for."""
+    from connector import app as application, contacts, tenancy
     from connector.store import identities
 
     settings = application.load_config(config)
@@ -111,6 +118,9 @@ def show(
         found = identities.player(connection, settings.tenant, brand, external_id)
     if found is None:
         raise Misconfigured(f"brand {brand} has no player {external_id}", hint="ids are compared as they are written")
+    found = contacts.opened(found, settings.tenant, tenancy.keys_of(settings))
+    if not personal:
+        found = json.loads(contacts.hidden(json.dumps(found, default=str), _PERSONAL, keep=_NOT_PERSONAL))
     if as_json:
         print(json.dumps(found, default=str))
         return

@@ -74,10 +74,15 @@ def list_(
 
 @app.command()
 def show(
-    entry_id: Annotated[int, typer.Argument(metavar="ID")], config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False
+    entry_id: Annotated[int, typer.Argument(metavar="ID")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="Contacts in full, where they are not encrypted.")
+    ] = False,
 ) -> None:
-    """Print one entry with the whole row, as the source wrote it."""
-    from connector import app as application
+    """Print one entry with the whole row, as the source wrote it, contacts masked."""
+    from connector import app as application, contacts, tenancy
     from connector.store import quarantine
 
     settings = application.load_config(config)
@@ -87,6 +92,9 @@ def show(
         raise Misconfigured(
             f"no entry {entry_id} is quarantined", hint="`connector quarantine list --rows` has the ids"
         )
+    if not personal:
+        names = tenancy.contact_columns(settings)
+        entry["raw"] = json.loads(contacts.hidden(json.dumps(entry["raw"]), names))
     if as_json:
         print(json.dumps(entry, default=str))
         return

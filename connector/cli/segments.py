@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Yes, confirmed
+from connector.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Yes, actor, confirmed
 from connector.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -183,10 +183,10 @@ def templates(
     as_json: Json = False,
 ) -> None:
     """List definitions to begin with, amounts in the base currency; one of them as JSON, to be changed."""
-    from connector import app as application
+    from connector import app as application, tenancy
     from connector.segments.templates import templates as known
 
-    found = known(application.rates_of(application.load_config(config)).places)
+    found = known(tenancy.rates_of(application.load_config(config)).places)
     if template is not None:
         print(json.dumps(_of(found, template).definition, indent=2))
     elif as_json:
@@ -202,7 +202,7 @@ def _desk(config: Path) -> Iterator[SegmentDesk]:
 
     settings = application.load_config(config)
     with application.reading(settings) as store:
-        yield application.segment_desk(store, settings)
+        yield application.segment_desk(store, settings, actor=actor())
 
 
 def _said(**given: str | None) -> dict[str, Any]:

@@ -32,12 +32,12 @@ def migrate(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 @app.command()
 def compact(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Write the files of personal tables anew, so that nothing erased is left in them; locks each for seconds."""
+    """Write the files of all tables with personal data anew: nothing erased is left in them. Locks each meanwhile."""
     from connector import app as application
     from connector.store import compaction
 
     settings = application.load_config(config)
     with application.reading(settings) as store, store.connect() as connection:
-        if not compaction.compact(connection, tell=print):
+        if not compaction.compact(connection, ledger=True, tell=print):
             raise typer.Exit(1)
     print("the store's files were written anew")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import sqlalchemy as sa
 
+from connector import contacts
 from connector.errors import Misconfigured, Transient
 from connector.sources import DIALECTS
 from connector.sources.deadline import SilenceError, bounded
@@ -122,10 +123,10 @@ def _is_login(reason: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what the server said: drivers keep it last, behind a number or a state."""
+    """Return the first line of what the server said, no values: drivers keep it last, behind a number or a state."""
     original = getattr(error, "orig", None) or error
     said = next((part for part in reversed(original.args) if isinstance(part, str) and part.strip()), "")
-    return said.strip().partition("\n")[0].strip() or type(original).__name__
+    return contacts.told(said.strip().partition("\n")[0].strip()) or type(original).__name__
 
 
 def _parse(url: str, source: str) -> sa.URL:

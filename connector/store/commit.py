@@ -36,6 +36,7 @@ from connector.store.database import classify, first_line, ordered
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from connector.contacts import Keys
     from connector.money import Rates
     from connector.store.checkpoints import Advance, Checkpoint
     from connector.store.lease import Lease
@@ -70,8 +71,12 @@ class Committed:
     changed: int
 
 
-def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, lease: Lease) -> Committed:
+def commit(
+    connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, lease: Lease, keys: Keys | None = None
+) -> Committed:
     """Write one page. Called by poller, sweeper, backfill and retry with an autocommit connection of their own.
+
+    `keys` are those of contacts; without them these are written as they came.
 
     Idempotent: the same page again inserts nothing. Nothing was written when it raises: LeaseLost; Transient (again
     later); Halted for a row that the store can't hold.
@@ -79,7 +84,7 @@ def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, l
     for attempt in range(_ATTEMPTS):
         try:
             with connection.transaction():
-                return _write(connection, batch, rates, lease)
+                return _write(connection, batch, rates, lease, keys)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
             if attempt == _ATTEMPTS - 1:
                 raise Transient(f"the store kept refusing a page: {first_line(error)}") from error
@@ -90,7 +95,9 @@ def commit(connection: psycopg.Connection[Any], batch: Batch, *, rates: Rates, l
     raise AssertionError
 
 
-def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, lease: Lease) -> Committed:
+def _write(
+    connection: psycopg.Connection[Any], batch: Batch, rates: Rates, lease: Lease, keys: Keys | None
+) -> Committed:
     checkpoint = batch.checkpoint
     ordered(connection)
     if batch.advance is None:
@@ -98,7 +105,12 @@ def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, leas
     events, changed_players = batch.brought.events, 0
     if batch.brought.profiles.height:
         upserted = profiles.upsert(
-            connection, checkpoint.tenant, batch.brought.profiles, production=batch.production, at=clock.now()
+            connection,
+            checkpoint.tenant,
+            batch.brought.profiles,
+            production=batch.production,
+            at=clock.now(),
+            keys=keys,
         )
         changed_players = upserted.changed
         pending.settle(connection, checkpoint.tenant, upserted.paid, rates)
@@ -109,13 +121,13 @@ def _write(connection: psycopg.Connection[Any], batch: Batch, rates: Rates, leas
         )
     inserted, changed = _write_events(connection, batch, events, rates)
     unrated = _write_facts(connection, batch, rates)
-    quarantine.insert(connection, checkpoint, batch.brought.rejections)
+    quarantine.insert(connection, checkpoint, batch.brought.rejections, keys)
     if batch.advance is not None:
         rewritten = batch.rows if batch.brought.understood > batch.brought.events.height else 0
         checkpoints.advance(connection, checkpoint, batch.advance, rows=inserted + rewritten)
     if batch.after is not None:
         batch.after(connection)
-    quarantine.insert(connection, checkpoint, unrated)  # last: a retry has just taken it out
+    quarantine.insert(connection, checkpoint, unrated, keys)  # last: a retry has just taken it out
     leases.assert_held(connection, lease)
     return Committed(inserted, changed_players, changed)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Tables that hold, or held, what names a person.
 TABLES: Final = (
-    *("players", "player_labels", "player_wallets", "quarantine", "dead_letters"),
+    *("players", "player_contacts", "player_labels", "player_wallets", "quarantine", "dead_letters"),
     *("delivered_profiles",),
 )
 #: A table that is being written is waited for so long, with every writer behind us waiting too.
@@ -23,15 +23,16 @@ _WAIT: Final = "set lock_timeout = '5s'"
 _SEGMENTS: Final = "select count(*) from pg_ls_waldir() where name > pg_walfile_name(pg_current_wal_lsn())"
 
 
-def compact(connection: psycopg.Connection[Any], *, tell: Callable[[str], None]) -> bool:
+def compact(connection: psycopg.Connection[Any], *, ledger: bool, tell: Callable[[str], None]) -> bool:
     """Rewrite every table that held personal data, and let go of the log of its writes; False: not everything.
 
-    Each table is locked while it is written: a second for 100,000 players. The log is ours to let go of only where the
+    Each table is locked while it is written: a second for 100,000 players; the `ledger`, whose events carry names
+    only where a view passes such columns through, a minute for ten millions. The log is ours to let go of where the
     role may: on the embedded server it may; on an operator's own, and in every backup, that is the operator's business.
     """
     connection.execute(_WAIT)
     connection.execute("set statement_timeout = 0")
-    for table in TABLES:
+    for table in (*TABLES, *(("event_rows",) if ledger else ())):
         try:
             connection.execute(f"vacuum (full, analyze) crm.{table}")
         except psycopg.errors.LockNotAvailable:

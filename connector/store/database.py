@@ -17,7 +17,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
-from connector import clock
+from connector import clock, contacts
 from connector.errors import Misconfigured, Transient
 from connector.event import NAMES
 from connector.store import embedded
@@ -209,9 +209,9 @@ def classify(error: BaseException) -> Exception:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text: the part that holds no statement and no values."""
+    """Return the first line of an error's text, the part that holds no statement, without the values in it."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return contacts.told(lines[0]) if lines else type(error).__name__
 
 
 def _refuse_old_servers(connection: sa.Connection) -> None:

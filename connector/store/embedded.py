@@ -49,6 +49,7 @@ _SETTINGS: Final[dict[str, str]] = {
     "wal_compression": "on",
     "timezone": "'UTC'",
     "log_timezone": "'UTC'",
+    "log_error_verbosity": "terse",  # details and contexts quote rows
 }
 
 

@@ -16,6 +16,7 @@ from connector.store import audit_log, identities, players
 from connector.store.database import ordered
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     import polars as pl
@@ -35,6 +36,17 @@ _STUB: Final = """
 _FIND: Final = """
     select p.* from crm.players p where (tenant, brand_id, external_id) = (%s, %s, %s) for update
 """
+_CONTACTS: Final = """
+    select email, phone, lead_email, lead_phone from crm.player_contacts where player_id = any(%s)
+"""
+#: A lead with a contact of the account is the same person; it has no number of its own that could be asked for.
+_LEADS: Final = """
+    select p.player_id from crm.player_contacts mine
+    join crm.player_contacts c on c.tenant = mine.tenant
+      and (c.email_match = mine.email_match or c.phone_match = mine.phone_match)
+    join crm.players p on p.player_id = c.player_id and p.external_id is null
+    where mine.player_id = %s
+"""
 _ERASE: Final = f"""
     update crm.players set {", ".join(f"{name} = null" for name in _PERSONAL)},
         traits = '{{}}', consents = '{{}}', anonymous_ids = '{{}}', segment_ids = '{{}}',
@@ -44,7 +56,7 @@ _ERASE: Final = f"""
     where player_id = any(%(ids)s)
 """
 #: Tables with nothing but what is known of a person or was sent of one.
-_EMPTIED: Final = ("player_labels", "player_wallets", "delivered_profiles", "segment_due")
+_EMPTIED: Final = ("player_contacts", "player_labels", "player_wallets", "delivered_profiles", "segment_due")
 _LETTERS: Final = (
     "delete from crm.dead_letters where player_id = any(%(ids)s) and kind = 'profile'",
     "update crm.dead_letters set payload = '{}', message = null where player_id = any(%(ids)s)",
@@ -67,6 +79,10 @@ _QUARANTINED: Final = """
 _PROPERTIES: Final = """
     update crm.event_rows set properties = '{}' where player_id = any(%(ids)s) and properties <> '{}'
 """
+_NAMING: Final = """
+    select exists (select from crm.event_rows e, unnest(%(known)s::text[]) k
+                   where e.player_id = any(%(ids)s) and strpos(lower(e.properties::text), k) > 0)
+"""
 _NOTE: Final = """
     insert into crm.erasures (tenant, player_id, mode, requested_by, requested_at, erased_at)
     values (%(tenant)s, %(player)s, %(mode)s, %(by)s, %(since)s, %(at)s) on conflict (player_id) do nothing
@@ -86,8 +102,16 @@ class Request:
     mode: str = "delete"
 
 
-def erase(connection: psycopg.Connection[Any], tenant: str, request: Request, at: datetime) -> bool:
-    """Erase an account of a tenant, known or not; False: it was erased before, and whatever came since is gone too.
+@dataclass(frozen=True)
+class Erased:
+    """What an erasure met: an account that was not erased before (`fresh`), and events that named the person."""
+
+    fresh: bool
+    in_ledger: bool
+
+
+def erase(connection: psycopg.Connection[Any], tenant: str, request: Request, at: datetime) -> Erased:
+    """Erase an account of a tenant, known or not; of one that was erased before, whatever has come since.
 
     Inside a transaction of the caller's, which holds every writer up for as long as it takes to read the ledger.
     Destinations are told by the feed, before everything else.
@@ -98,11 +122,13 @@ def erase(connection: psycopg.Connection[Any], tenant: str, request: Request, at
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(_FIND, (tenant, request.brand_id, request.external_id)).fetchone()
     assert row is not None
-    known, player_id = _texts(row), row["player_id"]
+    player_id = row["player_id"]
+    ids = [player_id, *(lead for (lead,) in connection.execute(_LEADS, (player_id,)))]
+    known = _texts([*_named(row), *(text for found in connection.execute(_CONTACTS, (ids,)) for text in found)])
     values = {
         "tenant": tenant,
         "player": player_id,
-        "ids": [player_id],
+        "ids": ids,
         "at": row["erased_at"] or at,
         "known": known,
         "brand": request.brand_id,
@@ -111,6 +137,7 @@ def erase(connection: psycopg.Connection[Any], tenant: str, request: Request, at
         "by": request.requested_by,
         "since": request.requested_at,
     }
+    (in_ledger,) = connection.execute(_NAMING, values).fetchone() or (False,)
     for statement in (_ERASE, *_LETTERS, _QUARANTINED, _PROPERTIES, _NOTE):
         connection.execute(statement, values)
     for table in _EMPTIED:
@@ -121,7 +148,7 @@ def erase(connection: psycopg.Connection[Any], tenant: str, request: Request, at
     if row["erased_at"] is None:
         told = {"mode": request.mode, "requested_at": request.requested_at.isoformat()}
         audit_log.append(connection, tenant, "erasure", f"player {player_id}", told, actor=request.requested_by)
-    return row["erased_at"] is None
+    return Erased(row["erased_at"] is None, bool(in_ledger))
 
 
 def erase_all(connection: psycopg.Connection[Any], tenant: str, requests: pl.DataFrame, at: datetime) -> int:
@@ -135,13 +162,17 @@ def erase_all(connection: psycopg.Connection[Any], tenant: str, requests: pl.Dat
         ).fetchone()
         if done is None:
             asked = Request(row["brand_id"], row["external_id"], "erasures", row["requested_at"], row["mode"])
-            erased += erase(connection, tenant, asked, at)
+            erased += erase(connection, tenant, asked, at).fresh
     return erased
 
 
-def _texts(row: dict[str, Any]) -> list[str]:
-    """Return the texts that would name the person wherever they stand, in lower case."""
+def _named(row: dict[str, Any]) -> list[Any]:
     lead = row["lead"] or {}
     columns = ("username", "first_name", "last_name", "telegram_id")
-    found = [*(row[name] for name in columns), *(lead.get(name) for name in columns)]
-    return sorted({str(text).lower() for text in found if text is not None and len(str(text)) >= _TELLING})
+    return [*(row[name] for name in columns), *(lead.get(name) for name in columns)]
+
+
+def _texts(found: Iterable[Any]) -> list[str]:
+    """Return the texts that would name the person wherever they stand, in lower case; encrypted ones stand nowhere."""
+    texts = {str(text).lower() for text in found if text is not None}
+    return sorted(text for text in texts if len(text) >= _TELLING and not text.startswith("enc:v"))

@@ -37,8 +37,10 @@ _CHANGES: Final = """
         select change_seq, reason, player_id from crm.player_changes
         where change_seq > %(after)s and {mine} order by change_seq limit %(limit)s
     )
-    select c.change_seq, c.reason, p.*, d.hash as sent_hash, d.names as sent_names, d.unsubscribed_by_us
+    select c.change_seq, c.reason, p.*, k.email, k.phone, d.hash as sent_hash, d.names as sent_names,
+           d.unsubscribed_by_us
     from c join crm.players p using (player_id)
+    left join crm.player_contacts k on k.player_id = p.player_id
     left join crm.delivered_profiles d
         on d.tenant = %(tenant)s and d.destination = %(destination)s and d.player_id = p.player_id
     order by c.change_seq
@@ -222,7 +224,10 @@ def horizon(connection: psycopg.Connection[Any]) -> Place:
 
 
 def changes(connection: psycopg.Connection[Any], lane: Lane, *, after: int, limit: int) -> list[dict[str, Any]]:
-    """Return changed players of the lane, of any tenant, in their newest state, with what was last accepted of them."""
+    """Return changed players of the lane, of any tenant, in their newest state, with what was last accepted of them.
+
+    Contacts are as they are stored: see contacts.opened.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
         query = _EXCLUSIONS if lane.number == EXCLUSIONS else _LANE_CHANGES
         return cursor.execute(query, {**vars_of(lane), "after": after, "limit": limit}).fetchall()

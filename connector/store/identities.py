@@ -1,8 +1,9 @@
 """One person, one player: a lead is claimed by the account that shares a contact, accounts that share one are told.
 
 A lead is a player without `external_id`. A contact is an e-mail address (whatever its case), phone, Telegram id or
-wallet, in this order. Two accounts are never merged, in whatever brand they are: the later one bears status `conflict`
-until a person has answered. A page is a handful of statements over its own contacts. Inside THE transaction.
+wallet, in this order; the first two are known by what finds them (see connector/contacts.py). Two accounts are never
+merged, in whatever brand they are: the later one bears status `conflict` until a person has answered. A page is a
+handful of statements over its own contacts. Inside THE transaction.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ _STAGE: Final = """
         brand_id text, external_id text, arrives boolean, kind int, network text, value text
     ) on commit delete rows
 """
-#: A longer address is kept, and known by nothing: an index could not hold it.
-_EMAIL: Final = "case when octet_length({row}.email) <= 500 then lower({row}.email) end"
 _MINE: Final = """
     left join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
 """
@@ -34,10 +33,9 @@ _MINE: Final = """
 _CONTACTS: Final = f"""
     insert into pg_temp.stage_contacts
     select s.brand_id, s.external_id, p.player_id is null, c.kind, '', c.value
-    from pg_temp.stage_profiles s {_MINE}
+    from pg_temp.stage_profiles s {_MINE} left join crm.player_contacts k on k.player_id = p.player_id
     cross join lateral (values
-        (1, {_EMAIL.format(row="s")}, {_EMAIL.format(row="p")}), (2, s.phone, p.phone),
-        (3, s.telegram_id, p.telegram_id)
+        (1, s.email_match, k.email_match), (2, s.phone_match, k.phone_match), (3, s.telegram_id, p.telegram_id)
     ) c (kind, value, known)
     where c.value is not null and c.value is distinct from c.known
 """
@@ -54,26 +52,30 @@ _OWNERS: Final = (
     "select k.player_id from crm.player_wallets k"
     " where (k.tenant, k.network, k.address) = (%(tenant)s, w.network, w.value)"
 )
-#: The players that have a contact `w`, one select a kind: each has its index.
+#: The players that have a contact `w`, one select a kind: each has its index. Where to look, and what holds there.
+_PLAYERS: Final = "crm.players o"
+_REACHED: Final = f"{_PLAYERS} join crm.player_contacts k on k.player_id = o.player_id"
 _HAVING: Final = (
-    "w.kind = 1 and octet_length(o.email) <= 500 and lower(o.email) = w.value",
-    "w.kind = 2 and o.phone = w.value",
-    "w.kind = 3 and o.telegram_id = w.value",
-    f"w.kind = 4 and o.player_id in ({_OWNERS})",
+    (_REACHED, "w.kind = 1 and (k.tenant, k.email_match) = (%(tenant)s, w.value)"),
+    (_REACHED, "w.kind = 2 and (k.tenant, k.phone_match) = (%(tenant)s, w.value)"),
+    (_PLAYERS, "w.kind = 3 and o.telegram_id = w.value"),
+    (_PLAYERS, f"w.kind = 4 and o.player_id in ({_OWNERS})"),
 )
 
 
 def _of_each_kind(select: str) -> str:
-    return " union all ".join(f"({select.format(having=f'o.tenant = %(tenant)s and {having}')})" for having in _HAVING)
+    return " union all ".join(
+        f"({select.format(where=f'{where} where o.tenant = %(tenant)s and {having}')})" for where, having in _HAVING
+    )
 
 
 _LEADS: Final = _of_each_kind(
-    "select o.player_id from crm.players o where {having} and o.external_id is null"
+    "select o.player_id from {where} and o.external_id is null"
     " and o.brand_id in (w.brand_id, '') order by o.brand_id = '', o.player_id limit 1"
 )
 #: What a lead brings along is kept apart, so that it holds wherever the source says nothing.
 _BROUGHT: Final = (
-    *("email", "phone", "telegram_id", "username", "first_name", "last_name", "country", "language", "gender"),
+    *("telegram_id", "username", "first_name", "last_name", "country", "language", "gender"),
     *("date_of_birth", "kyc_status", "affiliate_id", "affiliate_str", "email_disabled", "sms_disabled"),
     *("push_disabled", "calls_disabled", "created_at", "traits"),
 )
@@ -88,37 +90,56 @@ _CLAIM: Final = f"""
         where c.arrives order by c.brand_id, c.external_id, kind, l.player_id
     ), chosen as (
         select distinct on (player_id) * from matched order by player_id, kind, brand_id, external_id
+    ), claimed as (
+        update crm.players p set brand_id = c.brand_id, external_id = c.external_id, is_stub = true, lead =
+            jsonb_strip_nulls(jsonb_build_object({", ".join(f"'{name}', p.{name}" for name in _BROUGHT)}))
+        from chosen c where c.player_id = p.player_id
+        returning p.player_id
     )
-    update crm.players p set brand_id = c.brand_id, external_id = c.external_id, is_stub = true, lead =
-        jsonb_strip_nulls(jsonb_build_object({", ".join(f"'{name}', p.{name}" for name in _BROUGHT)}))
-    from chosen c where c.player_id = p.player_id
+    update crm.player_contacts k set lead_email = email, lead_phone = phone, lead_email_match = email_match,
+        lead_phone_match = phone_match
+    from claimed c where c.player_id = k.player_id
 """
-_OTHER: Final = _of_each_kind("select from crm.players o where {having} and o.external_id <> w.external_id limit 1")
+_OTHER: Final = _of_each_kind("select from {where} and o.external_id <> w.external_id limit 1")
 _EARLIEST: Final = _of_each_kind(
-    "select o.external_id, array_agg(o.player_id order by o.created_at, o.player_id) as player_ids,"
-    " array_agg(coalesce(o.created_at, 'infinity') order by o.created_at, o.player_id) as since"
-    " from crm.players o where {having} and o.external_id is not null"
-    " group by o.external_id order by since, player_ids limit 2"
+    "select o.external_id, (array_agg(o.player_id order by o.created_at, o.player_id))[1] as player_id,"
+    " coalesce(min(o.created_at), 'infinity') as since from {where} and o.external_id is not null"
+    " group by o.external_id order by since, player_id limit 2"
 )
-#: An account is told from the earliest other id with its contact, in each of that one's brands: a number that thousands
-#: share makes no more rows.
+#: The ids that had the contact before this page: of two or more, each account has been told already.
+_BEFORE: Final = _of_each_kind(
+    "select o.external_id from {where} and o.external_id is not null and not exists ("
+    "select from pg_temp.stage_contacts t where (t.kind, t.network, t.value) = (w.kind, w.network, w.value)"
+    " and t.brand_id = o.brand_id and t.external_id = o.external_id) group by o.external_id limit 2"
+)
+_ALONE: Final = _of_each_kind("select o.brand_id, o.external_id from {where} and o.external_id = w.alone")
+#: An account is told from the earliest other one with its contact: a number that thousands share makes no more rows.
+#: Asked about are those of the page, and those of the one id that was alone with it until now.
 _RAISE: Final = f"""
     with shared as materialized (
         select w.* from pg_temp.stage_contacts w cross join lateral ({_OTHER}) o
+    ), contacts as materialized (
+        select distinct kind, network, value from shared
     ), earliest as materialized (
-        select w.*, o.* from (select distinct kind, network, value from shared) w cross join lateral ({_EARLIEST}) o
+        select w.*, o.* from contacts w cross join lateral ({_EARLIEST}) o
+    ), alone as materialized (
+        select w.*, min(o.external_id) as alone from contacts w cross join lateral ({_BEFORE}) o
+        group by w.kind, w.network, w.value having count(*) = 1
+    ), asked as materialized (
+        select brand_id, external_id, kind, network, value from shared
+        union select o.brand_id, o.external_id, w.kind, w.network, w.value from alone w cross join lateral ({_ALONE}) o
     ), pairs as (
         select w.kind, o.player_id, other.player_id as other_id,
                (coalesce(o.created_at, 'infinity'), o.player_id) > (other.since, other.player_id) as later
-        from shared w
+        from asked w
         join crm.players o on o.tenant = %(tenant)s and o.brand_id = w.brand_id and o.external_id = w.external_id
+        left join crm.player_contacts k on k.player_id = o.player_id
         cross join lateral (
-            select e.player_ids, e.since from earliest e
+            select e.player_id, e.since from earliest e
             where (e.kind, e.network, e.value) = (w.kind, w.network, w.value) and e.external_id <> o.external_id
-            order by e.since, e.player_ids limit 1
-        ) first
-        cross join lateral unnest(first.player_ids, first.since) as other (player_id, since)
-        where {" or ".join(f"({having})" for having in _HAVING)}
+            order by e.since, e.player_id limit 1
+        ) other
+        where {" or ".join(f"({having})" for _, having in _HAVING)}
     ), raised as (
         insert into crm.player_conflicts (player_id, other_id, matched_by)
         select distinct on (least(player_id, other_id), greatest(player_id, other_id))
@@ -244,10 +265,12 @@ def answer_all(connection: psycopg.Connection[Any], player_id: int, resolution: 
 
 
 def player(connection: psycopg.Connection[Any], tenant: str, brand_id: str, external_id: str) -> dict[str, Any] | None:
-    """Return the row of one account, None where there is none."""
+    """Return the row of one account with its contacts as they are stored, None where there is none."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            "select * from crm.players where (tenant, brand_id, external_id) = (%s, %s, %s)",
+            "select p.*, k.email, k.phone, k.lead_email, k.lead_phone"
+            " from crm.players p left join crm.player_contacts k using (player_id)"
+            " where (p.tenant, p.brand_id, p.external_id) = (%s, %s, %s)",
             (tenant, brand_id, external_id),
         ).fetchone()
 

@@ -1,8 +1,9 @@
 """Profiles into players: one statement a page, whatever it brings. Inside THE transaction.
 
 What a row of players becomes is written once, as an expression for every column: over what the page says, and over
-what was there. A null of the source clears a column, with these exceptions: the end of a self-exclusion, a wallet's
-currency, tags and groups of a view that has none, and what a lead brought along.
+what was there; e-mail and phone likewise, in a table of their own. A null of the source clears a column, with these
+exceptions: the end of a self-exclusion, a wallet's currency, tags and groups of a view that has none, and what a lead
+brought along.
 """
 
 from __future__ import annotations
@@ -12,24 +13,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from connector import player
-from connector.store import edges, identities, players
+from connector import contacts, player
+from connector.store import edges, identities, player_contacts, players
 from connector.store.copying import copy_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     import psycopg
 
+    from connector.contacts import Keys
+
 _IDENTITY: Final = ["brand_id", "external_id"]
-_STAGED: Final = tuple(name for name in player.PROFILES if name not in ("cursor", "history"))
+_MATCHES: Final = tuple(f"{kind}_match" for kind in contacts.KINDS)
+_STAGED: Final = (*(name for name in player.PROFILES if name not in ("cursor", "history")), *_MATCHES)
 _TYPES: Final[dict[pl.DataType | type[pl.DataType], str]] = {pl.Boolean: "boolean", pl.String: "text"}
 _JSON: Final = ("tags", "groups", "traits", "wallets")
 
 
 def _sql_type(name: str) -> str:
-    return "jsonb" if name in _JSON else _TYPES.get(player.PROFILES[name], "timestamptz")
+    return "jsonb" if name in _JSON else _TYPES.get(player.PROFILES.get(name, pl.String), "timestamptz")
 
 
 _STAGE: Final = (
@@ -80,22 +84,37 @@ _NEXT: Final = {
 _RENAMED: Final = {"registered_at": "created_at"}
 for _name in _STAGED:
     _column = _RENAMED.get(_name, _name)
-    if _name not in (*_IDENTITY, *_NEXT, "wallets"):
+    if _name not in (*_IDENTITY, *_NEXT, "wallets", *contacts.KINDS, *_MATCHES):
         _NEXT[_column] = f"coalesce(s.{_name}, (p.lead ->> '{_column}')::{_sql_type(_name)})"
+#: player_contacts column -> what it becomes; the match goes with its contact.
+_REACHED: Final = {
+    **{kind: f"coalesce(s.{kind}, k.lead_{kind})" for kind in contacts.KINDS},
+    **{
+        f"{kind}_match": f"case when s.{kind} is null then k.lead_{kind}_match else s.{kind}_match end"
+        for kind in contacts.KINDS
+    },
+}
 _JUDGED: Final = ("marketable", "rg_self_excluded")
 #: What a destination or a segment can't see moves alone when a user is only touched.
 _VISIBLE: Final = (*(name for name in _NEXT if name not in ("source_updated_at", "eligible")), *_JUDGED)
 _WRITTEN: Final = (*_IDENTITY, *_NEXT, *_JUDGED)
+
+
+def _of(row: str, names: Iterable[str]) -> str:
+    return ", ".join(f"{row}.{name}" for name in names)
+
+
 _UPSERT: Final = f"""
     with judged as materialized (
-        select s.brand_id, s.external_id, n.*, j.*, p.player_id is not null as known, p.status as old_status,
+        select s.brand_id, s.external_id, n.*, c.*, j.*, p.player_id is not null as known, p.status as old_status,
                p.kyc_status as old_kyc_status, coalesce(p.is_stub, false) as old_is_stub,
                p.consents as old_consents,
                p.last_login_at as old_last_login_at, p.rg_self_excluded_until as old_rg_self_excluded_until,
                coalesce(p.marketable, true) and not j.marketable as lost,
-               p.player_id is null or p.is_stub or ({", ".join(f"p.{name}" for name in _VISIBLE)})
+               p.player_id is null or p.is_stub or ({_of("p", _VISIBLE)})
                    is distinct from ({", ".join(f"{'j' if name in _JUDGED else 'n'}.{name}" for name in _VISIBLE)})
-                   as differs,
+                   or ({_of("k", contacts.KINDS)}) is distinct from ({_of("c", contacts.KINDS)}) as differs,
+               ({_of("k", _REACHED)}) is distinct from ({_of("c", _REACHED)}) as moved,
                s.source_updated_at is distinct from p.source_updated_at as touched,
                coalesce(s.source_updated_at < p.source_updated_at, false) and not %(production)s as older,
                p.player_id is not null and p.default_currency_code is null
@@ -103,7 +122,9 @@ _UPSERT: Final = f"""
                coalesce(greatest(n.cooling_off_until, n.rg_self_excluded_until) > %(at)s, false) as ends
         from pg_temp.stage_profiles s
         left join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
+        left join crm.player_contacts k on k.player_id = p.player_id
         cross join lateral (select {", ".join(f"{said} as {name}" for name, said in _NEXT.items())} offset 0) n
+        cross join lateral (select {", ".join(f"{said} as {name}" for name, said in _REACHED.items())} offset 0) c
         cross join lateral (select {players.RULE}) j
     ), written as (
         insert into crm.players (tenant, {", ".join(_WRITTEN)})
@@ -121,6 +142,11 @@ _UPSERT: Final = f"""
         cross join lateral jsonb_each(j.old_consents) as old (kind, said)
         where j.old_consents <> j.consents and old.said <> j.consents -> old.kind
         on conflict do nothing
+    ), reached as (
+        insert into crm.player_contacts (player_id, tenant, {", ".join(_REACHED)})
+        select w.player_id, %(tenant)s, {", ".join(f"j.{name}" for name in _REACHED)}
+        from judged j join written w using (brand_id, external_id) where j.moved order by w.player_id
+        on conflict (player_id) do update set {", ".join(f"{name} = excluded.{name}" for name in _REACHED)}
     )
     select w.player_id, brand_id, external_id, j.known, j.old_status, j.old_kyc_status, j.old_is_stub,
            j.old_last_login_at, j.old_rg_self_excluded_until, j.differs, j.lost, j.paid, j.ends
@@ -166,19 +192,30 @@ class Upserted:
 
 
 def upsert(
-    connection: psycopg.Connection[Any], tenant: str, profiles: pl.DataFrame, *, production: bool, at: datetime
+    connection: psycopg.Connection[Any],
+    tenant: str,
+    profiles: pl.DataFrame,
+    *,
+    production: bool,
+    at: datetime,
+    keys: Keys | None = None,
 ) -> Upserted:
     """Bring players up to date from profiles, judged as of `at`, and mark what destinations can see.
+
+    With `keys` contacts are encrypted here, before anything is sent to the store.
 
     The production reader's rows win: it read them in the later snapshot, whatever their `dt_update`. Another reader
     (backfill, retry) never overwrites a newer `dt_update`. Idempotent: an unchanged player is not marked.
     """
     latest = profiles.unique(_IDENTITY, keep="last", maintain_order=True)
+    staged = contacts.staged(latest, tenant, keys)
     connection.execute(_STAGE)
-    copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STAGED)})", latest.select(_STAGED))
+    copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STAGED)})", staged.select(_STAGED))
     rules = players.bound(players.rules_of(connection, tenant))
     values = {**rules, "tenant": tenant, "production": production, "at": at}
     buried = connection.execute(_BURY, values).fetchall()
+    if keys is not None:
+        player_contacts.renew(connection, tenant, latest, keys)
     wallets = bool(latest["wallets"].is_not_null().any())
     identities.claim(connection, tenant, wallets=wallets)
     rows = connection.execute(_UPSERT, values).fetchall()

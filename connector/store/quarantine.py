@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from psycopg.rows import dict_row
 
+from connector import contacts
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     import polars as pl
     import psycopg
 
+    from connector.contacts import Keys
     from connector.store.checkpoints import Checkpoint
 
 _INSERT: Final = """
@@ -29,10 +32,14 @@ _INSERT: Final = """
 """
 
 
-def insert(connection: psycopg.Connection[Any], checkpoint: Checkpoint, rejections: pl.DataFrame) -> None:
+def insert(
+    connection: psycopg.Connection[Any], checkpoint: Checkpoint, rejections: pl.DataFrame, keys: Keys | None = None
+) -> None:
     """Store rejected rows inside the caller's transaction; one seen again is counted, not repeated.
 
-    Of an account that was erased the row is not kept, only that there was one.
+    Of an account that was erased the row is not kept, only that there was one. Where contacts are encrypted they are
+    masked in the row that is kept: a retry needs its key alone, reads the row from its view again, and a person finds
+    it there.
     """
     if rejections.is_empty():
         return
@@ -43,6 +50,10 @@ def insert(connection: psycopg.Connection[Any], checkpoint: Checkpoint, rejectio
         .with_columns(rejections["field"].fill_null(""), rejections["row_key"].fill_null(""))
         .rows()
     )
+    if keys is not None:
+        at = columns.index("raw")
+        shown = [contacts.hidden(row[at], keys.columns, keep=checkpoint.key_columns) for row in rows]
+        rows = [(*row[:at], raw, *row[at + 1 :]) for row, raw in zip(rows, shown, strict=True)]
     with connection.cursor() as cursor:
         cursor.executemany(_INSERT, [(*where, *row) for row in rows])
 

@@ -19,6 +19,7 @@ _PLAYERS: Final = 5000
 _WHO: Final = """
     p.tenant = %(tenant)s and not p.is_stub and (%(brand)s::text is null or p.brand_id = %(brand)s)
     and (%(external_ids)s::text[] is null or p.external_id = any(%(external_ids)s))
+    and (%(segment)s::integer is null or p.segment_ids @> array[%(segment)s::integer])
 """
 _PAGE: Final = f"""
     select player_id from crm.players p where {_WHO} and player_id > %(after)s order by player_id limit {_PLAYERS}
@@ -53,6 +54,7 @@ class Wanted:
     destination: str
     brand: str | None = None
     external_ids: Sequence[str] | None = None
+    segment: int | None = None
     name: str | None = None
     since: datetime | None = None
     until: datetime | None = None

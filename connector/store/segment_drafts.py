@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from connector import clock
+from connector import clock, contacts as reach
 from connector.segments import definition
 from connector.segments.compiler import PLAIN, Compiled, Contacts, compile_all
 from connector.segments.draft import NameTaken
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import date, datetime
 
+    from connector.contacts import Keys
     from connector.segments.definition import Group
     from connector.segments.draft import Draft
     from connector.store.segments import Segment
@@ -174,24 +175,26 @@ def members(
 
 
 def export(
-    connection: psycopg.Connection[Any], tenant: str, segment_id: int, *, personal: bool
+    connection: psycopg.Connection[Any], tenant: str, segment_id: int, *, personal: bool, keys: Keys | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield every member's brand and id, and contacts if they are asked for, page by page."""
+    """Yield every member's brand and id, and contacts if they are asked for, page by page.
+
+    Raises Halted where contacts are encrypted with a key that `keys` does not have.
+    """
     after = 0
     while page := members(connection, tenant, segment_id, after=after, limit=_PAGE):
         after = page[-1]["player_id"]
-        contacts = _contacts(connection, [row["player_id"] for row in page]) if personal else {}
+        reached = _reached(connection, [row["player_id"] for row in page]) if personal else {}
         for row in page:
             said = {"brand": row["brand_id"], "external_id": row["external_id"]}
-            email, phone = contacts.get(row["player_id"], (None, None))
-            yield {**said, "email": email, "phone": phone} if personal else said
+            told = reach.opened(reached.get(row["player_id"], {}), tenant, keys)
+            yield {**said, "email": told.get("email"), "phone": told.get("phone")} if personal else said
 
 
-def _contacts(connection: psycopg.Connection[Any], ids: list[int]) -> dict[int, tuple[str | None, str | None]]:
-    rows = connection.execute(
-        "select player_id, email, phone from crm.player_contacts where player_id = any(%s)", (ids,)
-    ).fetchall()
-    return {player_id: (email, phone) for player_id, email, phone in rows}
+def _reached(connection: psycopg.Connection[Any], ids: list[int]) -> dict[int, dict[str, Any]]:
+    query = "select player_id, email, phone from crm.player_contacts where player_id = any(%s)"
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return {row["player_id"]: row for row in cursor.execute(query, (ids,))}
 
 
 def _found(compiled: Compiled) -> str:

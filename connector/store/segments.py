@@ -243,12 +243,23 @@ def note(connection: psycopg.Connection[Any], segment: Segment, error: str) -> N
     )
 
 
+_BECOME: Final = "select set_config('app.tenant_id', %s, true), set_config('role', %s, true)"
+
+
 def ask(
     connection: psycopg.Connection[Any], tenant: str, compiled: Compiled, statement: str, values: dict[str, Any]
 ) -> list[Any]:
-    """Run compiled SQL: the one place where a definition of a person reaches the server."""
+    """Run compiled SQL: the one place where what a person has defined reaches the server.
+
+    As one who may read this tenant's rows and change nothing; contacts only where a condition names them.
+    """
     bound = {**compiled.values, **values, "tenant": tenant}
-    return connection.execute(statement.encode(), bound, prepare=False).fetchall()
+    role = "crm_contacts" if compiled.personal else "crm_app"
+    with connection.transaction():
+        connection.execute(_BECOME, (tenant, role))
+        rows = connection.execute(statement.encode(), bound, prepare=False).fetchall()
+        connection.execute(_BECOME, (tenant, "none"))
+    return rows
 
 
 def upcoming(segment: Segment, at: datetime, zone: str) -> datetime | None:
@@ -298,11 +309,12 @@ def _differing(connection: psycopg.Connection[Any], tenant: str, compiled: Compi
         from crm.players p {"left join e on e.player_id = p.player_id" if events else ""}
         where p.tenant = %(tenant)s and p.player_id > %(after)s and p.player_id <= %(until)s
     """
-    has, met = f"p.segment_ids @> array[{number}]", f"p.erased_at is null and {said}"
+    met = f"p.erased_at is null and {said}"
+    entered, members = f"not p.segment_ids @> array[{number}]", f"p.player_id in (select crm.members({number}))"
     statement = f"""
         {f"with e as materialized ({events})" if events else ""}
-        select p.player_id {found} and {met} and not {has}
-        union all select p.player_id {found} and {has} and ({met}) is not true
+        select p.player_id {found} and {met} and {entered}
+        union all select p.player_id {found} and {members} and ({met}) is not true
     """
     width = _SLICE_OF_EVENTS if events else _SLICE
     ((last,),) = connection.execute("select coalesce(max(player_id), 0) from crm.players").fetchall()

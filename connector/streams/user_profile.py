@@ -9,6 +9,7 @@ import phonenumbers
 import polars as pl
 from polars import selectors
 
+from connector import contacts
 from connector.event import properties
 from connector.normalised import Normalised
 from connector.player import PROFILES, eligible, ucrm_status
@@ -102,7 +103,10 @@ def _listed(name: str, good: pl.DataFrame, binding: Binding) -> pl.Expr:
 
 
 def _phones(good: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    """Return phones in E.164 by the user's country, and where one was given that is no phone number."""
+    """Return phones in E.164 by the user's country, and where one was given that is no phone number.
+
+    A ciphertext of the operator's own stays as it is: digits in it are no number.
+    """
     pairs = zip(good["user_phone"], good["user_country"], strict=True)
     parsed = pl.Series("user_phone", list(_e164(pairs)), dtype=pl.String)
     return parsed, good["user_phone"].is_not_null() & parsed.is_null()
@@ -110,8 +114,8 @@ def _phones(good: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
 
 def _e164(pairs: Iterable[tuple[str | None, str | None]]) -> Iterable[str | None]:
     for text, country in pairs:
-        if text is None:
-            yield None
+        if text is None or contacts.opaque(text):
+            yield text
             continue
         try:
             number = phonenumbers.parse(text, (country or "").strip().upper() or None)

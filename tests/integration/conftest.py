@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from connector.contacts import Keys
     from connector.cycle import Cycle
     from connector.errors import ConnectorError
     from connector.store.database import Database
@@ -105,6 +106,7 @@ class Writer:
         self.lease = lease
         self.numbers = itertools.count(1)
         self.rates = RATES
+        self.keys: Keys | None = None
 
     def profiles(self, *profiles: dict[str, Any], production: bool = True) -> Committed:
         """Commit profiles; what is left out has the defaults of an active player."""
@@ -119,7 +121,7 @@ class Writer:
 
     def commit(self, batch: Batch) -> Committed:
         """Commit a page as it is."""
-        return commit(self.connection, batch, rates=self.rates, lease=self.lease)
+        return commit(self.connection, batch, rates=self.rates, lease=self.lease, keys=self.keys)
 
     def close(self) -> None:
         """Close the connection."""

@@ -155,6 +155,7 @@ def test_nothing_of_a_person_is_left_and_nothing_brings_it_back(firm: Firm) -> N
     said = firm.command("forget", "kaasino:7", "--yes")
     assert "kaasino:7: erased" in said
     assert "no remnant is left" in said
+    assert [firm.files_with(trace) for trace in TRACES] == [[]] * len(TRACES)
     firm.user(at=NOON + timedelta(seconds=1))
     firm.deposit("d3", at=NOON + timedelta(seconds=5))
     firm.read()

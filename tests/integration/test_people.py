@@ -37,6 +37,7 @@ def lead(look: Look) -> Callable[..., int]:
     """Give a maker of leads: players that nobody has given an id yet."""
 
     def make(brand: str = "kaasino", **values: Any) -> int:
+        reached = {name: values.pop(name, None) for name in ("email", "phone")}
         names = ["tenant", "brand_id", *values]
         marks = ", ".join(["%s"] * len(names))
         (made,) = look(
@@ -44,6 +45,12 @@ def lead(look: Look) -> Callable[..., int]:
             *(TENANT, brand, *values.values()),
         )
         player_id: int = made["player_id"]
+        if any(reached.values()):
+            look(
+                "insert into crm.player_contacts (player_id, tenant, email, phone, email_match, phone_match)"
+                " values (%s, %s, %s, %s, lower(%s), %s) returning 1",
+                *(player_id, TENANT, reached["email"], reached["phone"], reached["email"], reached["phone"]),
+            )
         return player_id
 
     return make
@@ -99,7 +106,7 @@ def test_what_the_source_says_wins_and_what_it_does_not_say_stays(
     row = {"external_id": "7", "email": "ANA@example.com", "first_name": "Eva", "traits": '{"ga_id": "2"}'}
     for name in ("Eva", "Eve", None):
         writer.profiles({**row, "first_name": name})
-        (player,) = look("select * from crm.players")
+        (player,) = look("select * from crm.players join crm.player_contacts using (player_id)")
         assert (player["first_name"], player["last_name"], player["email"]) == (name or "Ana", "Bo", "ANA@example.com")
         assert (player["traits"], player["tags"]) == ({"ga_id": "2", "timezone": "UTC"}, ["x"])
 
@@ -276,11 +283,25 @@ def test_an_account_that_comes_to_share_a_contact_is_told_of_every_brand_of_the_
     assert {(row["external_id"], row["brand_id"]) for row in asked} == {("2", "kaasino"), ("2", "other")}
 
 
+def test_an_account_that_was_alone_with_a_contact_is_told_when_earlier_ones_come_to_share_it(
+    writer: Writer, look: Look
+) -> None:
+    """Two accounts with earlier rows take over its number in one page: all three are asked about."""
+    known, phone = {"registered_at": NOON}, {"registered_at": NOON, "phone": "+34600000002"}
+    writer.profiles(
+        {"external_id": "1", **known},
+        {"external_id": "2", "brand_id": "other", **known},
+        {"external_id": "3", "brand_id": "other", **phone},
+    )
+    writer.profiles({"external_id": "1", **phone}, {"external_id": "2", "brand_id": "other", **phone})
+    assert pairs(look) == {("2", "1", "phone"), ("3", "1", "phone")}
+
+
 def test_an_address_that_fits_no_index_costs_nothing(writer: Writer, look: Look) -> None:
     """It is stored as it is, and nobody is found by it."""
     long = "x" * 30_000 + "@example.com"
     writer.profiles({"external_id": "7", "email": long}, {"external_id": "8", "email": long})
-    assert [row["email"] for row in look("select email from crm.players")] == [long, long]
+    assert [row["email"] for row in look("select email from crm.player_contacts")] == [long, long]
     assert pairs(look) == set()
 
 
@@ -317,7 +338,10 @@ def test_whoever_shares_a_contact_is_in_a_conflict_and_nobody_is_merged(
                 )
             told[row["brand_id"], row["external_id"]] = row
         writer.profiles(*rows)
-    stored = look("select * from crm.players where external_id like %s order by player_id", f"{run}-%")
+    players = "crm.players p left join crm.player_contacts k using (player_id)"
+    stored = look(
+        f"select p.*, k.email, k.phone from {players} where external_id like %s order by player_id", f"{run}-%"
+    )
     assert {(row["brand_id"], row["external_id"]) for row in stored} == set(told)
     assert len(stored) == len(told)
     asked = {row["player_id"] for row in look("select player_id from crm.player_conflicts")}

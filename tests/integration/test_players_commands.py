@@ -97,12 +97,16 @@ def test_an_answer_says_one_thing(command: Command, pair: dict[str, int], look: 
     assert look("select from crm.player_conflicts where resolved_at is not null") == []
 
 
-def test_a_player_is_shown_whole(command: Command, pair: dict[str, int]) -> None:
+def test_a_player_is_shown_masked_and_whole_on_demand(command: Command, pair: dict[str, int]) -> None:
     """By brand and id as they are written."""
     code, told = command("show", "kaasino", "anas-first", "--json")
     assert (code, json.loads(told)["player_id"]) == (0, pair["anas-first"])
     code, lines = command("show", "kaasino", "anas-first")
-    assert (code, "ana@example.com" in lines, "None" in lines) == (0, True, False)
+    assert (code, "a***@e***.com" in lines, "None" in lines) == (0, True, False)
+    assert not {"ana@example.com", "Ana"} & set(f"{told} {lines}".replace('"', " ").split())
+    for words in (("--personal",), ("--personal", "--json")):
+        code, told = command("show", "kaasino", "anas-first", *words)
+        assert (code, "ana@example.com" in told, "a***" in told) == (0, True, False)
     code, told = command("show", "kaasino", "Anas-First")
     assert (code, "has no player" in told) == (2, True)
 

@@ -84,6 +84,26 @@ def test_chosen_players_go_again(feed: Feed, writer: Writer, configured: Path) -
     assert drained(feed) == {"profile": 2}
 
 
+def test_members_of_a_segment_go_again(feed: Feed, writer: Writer, configured: Path) -> None:
+    """By its name; nobody else, and their events as well."""
+    writer.profiles(*players())
+    writer.events(*deposits(*range(5), occurred_at=clock.now()))
+    feed.drain()
+    made = CliRunner().invoke(
+        app,
+        ["segments", "create", "two", "--file", "-", "--refresh-strategy", "on_demand", "--config", str(configured)],
+        input='{"operator": "AND", "conditions": [{"type": "trait", "field": "external_id", "op": "in", "value": ["1", "3"]}]}',
+    )
+    assert made.exit_code == 0, (made.output, made.exception)
+    assert CliRunner().invoke(app, ["segments", "refresh", "two", "--config", str(configured)]).exit_code == 0
+    feed.drain()
+    assert "2 player(s)" in replay(configured, "--segment", "two").output
+    assert drained(feed) == {"profile": 2}
+    replay(configured, "--segment", "two", "--event", "deposit_confirmed", "--yes")
+    assert drained(feed) == {"event": 2}
+    assert "there is no segment" in str(replay(configured, "--segment", "three").exception)
+
+
 def test_events_go_again_under_the_ids_that_they_had(
     feed: Feed, writer: Writer, configured: Path, emulator: serve.Running
 ) -> None:

@@ -371,7 +371,7 @@ def test_an_unknown_player_is_a_stub_until_the_profile_comes(pg_casino: Casino, 
     pg_casino.user("7", currency="GBP")
     assert run(settings) == {}
 
-    (player,) = crm.rows("select * from crm.players")
+    (player,) = crm.rows("select * from crm.players join crm.player_contacts using (player_id)")
     assert (player["is_stub"], player["email"], player["default_currency_code"]) == (
         False,
         "player7@example.com",

@@ -480,12 +480,14 @@ def test_a_few_players_are_judged_by_keys(crowd: Studio) -> None:
 
 
 def test_a_selective_trait_and_members_are_found_by_indexes(crowd: Studio) -> None:
-    """Who enters by the trait's, who leaves by the one on segment_ids."""
+    """Who enters by the trait's, who leaves by what asks the one on segment_ids."""
     tree = definition.parse(every(trait("kyc_status", "=", "rejected")))
     assert list(segments._differing(crowd.connection, TENANT, compile_all({1: tree}, CALENDAR))) == []
     assert "players_kyc" in crowd.plans[0]
-    assert "players_segments" in crowd.plans[0]
+    assert "members(1)" in crowd.plans[0]
     assert "Seq Scan" not in crowd.plans[0]
+    asked = "explain select player_id from crm.players where tenant = 'kaasino' and segment_ids @> array[1]"
+    assert "players_segments" in str(crowd.connection.execute(asked).fetchall())
 
 
 def test_a_contact_is_found_by_its_index(crowd: Studio) -> None:

@@ -411,7 +411,7 @@ def test_another_reader_never_overwrites_a_newer_profile(writer: Writer, look: L
         ("late@example.com", later, False, True),
     ):
         writer.profiles({"external_id": "7", "email": email, "source_updated_at": at}, production=production)
-        assert ([row["email"] for row in look("select email from crm.players")] == [email]) is wins
+        assert ([row["email"] for row in look("select email from crm.player_contacts")] == [email]) is wins
 
 
 def test_the_currency_of_a_player_never_changes(writer: Writer, look: Look) -> None:

@@ -37,6 +37,7 @@ _COPIED: Final = """
     insert into crm.segments (tenant, name, definition) values ('other', 'theirs', '{}');
     insert into crm.player_days (tenant, player_id, day, name_id, events)
         select 'other', player_id, current_date, 8, 1 from crm.players where tenant = 'other';
+    update crm.players set segment_ids = '{9}';
     insert into crm.deliveries (tenant, destination, player_ids, seqs) values ('other', 'd', '{1}', '{0}');
 """
 
@@ -81,6 +82,7 @@ def test_a_reader_sees_its_own_tenant_and_nothing_of_another(both: Database) -> 
             assert connection.execute("select distinct tenant from crm.players").fetchall() == [(mine,)]
             assert connection.execute("select distinct tenant from crm.events").fetchall() == [(mine,)]
             assert connection.execute("select count(*) from crm.player_money").fetchall() == [(1,)]
+            assert connection.execute("select count(*) from crm.members(9)").fetchall() == [(1,)]
             assert connection.execute("select count(*) from crm.event_rows").fetchall() == [(1,)]
             for table in set(_tables(connection)) - {"leases", "event_names"}:
                 whole = connection.execute(f"select to_jsonb(t) from crm.{table} t".encode()).fetchall()

@@ -160,6 +160,18 @@ def test_a_phone_is_e164_by_the_users_country_or_lost(
 
 
 @pytest.mark.parametrize(
+    "written", ["U2FsdGVkX1+34600000000Zm9vYmFy==", "5f3a9c0d1e2b4a6f8c7d9e0f1a2b3c4d", "enc:v1:1:QUJDREVGR0hJSktM"]
+)
+def test_a_ciphertext_of_the_operators_passes_untouched(
+    written: str, profile: Callable[..., Any], lost: Callable[..., Any]
+) -> None:
+    """Digits in it are no phone number, and that it is no address is nobody's mistake."""
+    found = profile(user_phone=written, user_email=written, user_country="ES")
+    assert (found["phone"], found["email"]) == (written, written)
+    assert lost(user_phone=written, user_email=written, user_country="ES") == []
+
+
+@pytest.mark.parametrize(
     ("column", "written", "reason"),
     [
         ("user_birthdate", "a while ago", "not a timestamp"),
