@@ -143,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="connector-bench-") as name:
         root = Path(name)
         root.chmod(0o755)
-        server = embedded.start(root / "store")
+        server = embedded.start(root / "store", settings={"fsync": "off", "full_page_writes": "off"})
         try:
             found = _measure(server, options)
         finally:
