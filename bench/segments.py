@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from connector.store.lease import Lease
 
 _TENANT: Final = "bench"
+#: Memory as of a server that is meant for a million players; the embedded one has 256 MB by default.
+_SETTINGS: Final = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "1GB"}
 _PLAYERS_OF_PAGE: Final = 1_000
 _EVENTS_OF_PAGE: Final = 5_000
 _FILL: Final = """
@@ -143,7 +145,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="connector-bench-") as name:
         root = Path(name)
         root.chmod(0o755)
-        server = embedded.start(root / "store", settings={"fsync": "off", "full_page_writes": "off"})
+        server = embedded.start(root / "store", settings=_SETTINGS)
         try:
             found = _measure(server, options)
         finally:
