@@ -116,7 +116,7 @@ class Stream(Model):
 
 
 class Wait(Model):
-    """Seconds between two passes over a source: with more to read, and with nothing new."""
+    """Seconds between two passes over a source: after one that has read something, and after one that has not."""
 
     busy: Seconds = 0.1
     idle: Seconds = 1.0

@@ -276,7 +276,7 @@ class Cycle:
         self._count_unread(desk, slot, stream, sample)
         rescanning = self._rescan(desk, slot, stream)
         slot.reached = slot.reached or (self._at_goal(slot, stream, more=more) and not rescanning)
-        return Result(rows, late, busy=more or sweeping or rescanning)
+        return Result(rows, late, busy=more or rows > 0 or sweeping or rescanning)
 
     def _horizon(
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int

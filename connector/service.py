@@ -59,7 +59,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds to wait after a pass: with more to do, and with nothing to do."""
+    """Seconds to wait after a pass: one that did something, and one that found nothing to do."""
 
     busy: float = 0.0
     idle: float = 1.0
