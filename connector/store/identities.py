@@ -24,7 +24,8 @@ KINDS: Final = ("email", "phone", "telegram", "wallet")
 _STAGE: Final = """
     create temporary table if not exists stage_contacts (
         brand_id text, external_id text, arrives boolean, kind int, network text, value text
-    ) on commit delete rows
+    ) on commit delete rows;
+    create index if not exists stage_contacts_value on stage_contacts (value)
 """
 _MINE: Final = """
     left join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
@@ -129,17 +130,15 @@ _RAISE: Final = f"""
         select brand_id, external_id, kind, network, value from shared
         union select o.brand_id, o.external_id, w.kind, w.network, w.value from alone w cross join lateral ({_ALONE}) o
     ), pairs as (
-        select w.kind, o.player_id, other.player_id as other_id,
-               (coalesce(o.created_at, 'infinity'), o.player_id) > (other.since, other.player_id) as later
+        select distinct on (w.kind, w.network, w.value, o.player_id) w.kind, o.player_id, e.player_id as other_id,
+               (coalesce(o.created_at, 'infinity'), o.player_id) > (e.since, e.player_id) as later
         from asked w
         join crm.players o on o.tenant = %(tenant)s and o.brand_id = w.brand_id and o.external_id = w.external_id
         left join crm.player_contacts k on k.player_id = o.player_id
-        cross join lateral (
-            select e.player_id, e.since from earliest e
-            where (e.kind, e.network, e.value) = (w.kind, w.network, w.value) and e.external_id <> o.external_id
-            order by e.since, e.player_id limit 1
-        ) other
+        join earliest e on (e.kind, e.network, e.value) = (w.kind, w.network, w.value)
+            and e.external_id <> o.external_id
         where {" or ".join(f"({having})" for _, having in _HAVING)}
+        order by w.kind, w.network, w.value, o.player_id, e.since, e.player_id
     ), raised as (
         insert into crm.player_conflicts (player_id, other_id, matched_by)
         select distinct on (least(player_id, other_id), greatest(player_id, other_id))
