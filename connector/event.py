@@ -136,11 +136,24 @@ def key_parts(key: str, count: int) -> tuple[str, ...] | None:
     return tuple(parts) if len(parts) == count else None
 
 
-def properties(names: list[str]) -> pl.Expr:
-    """Return the JSON object of the named text columns, nulls left out."""
-    members = [pl.concat_str(pl.lit(f"{json.dumps(name)}:"), json_text(pl.col(name))) for name in names]
-    joined = pl.concat_str(members, separator=",", ignore_nulls=True) if members else pl.lit("")
-    return pl.concat_str(pl.lit("{"), joined, pl.lit("}"))
+def properties(texts: pl.DataFrame) -> pl.Series:
+    """Return each row's JSON object of the named texts, nulls left out.
+
+    Columns without a null are written together by compiled code; only the others need a concatenation each.
+    """
+    columns = texts.select(pl.all().cast(pl.String)).get_columns()
+    always = [column for column in columns if not column.null_count()]
+    members = [
+        pl.concat_str(pl.lit(f",{json.dumps(column.name)}:"), json_text(pl.lit(column)))
+        for column in columns
+        if 0 < column.null_count() < len(column)
+    ]
+    if not always and not members:
+        return pl.repeat("{}", texts.height, dtype=pl.String, eager=True).alias("properties")
+    first = pl.struct(always).struct.json_encode().str.strip_suffix("}") if always else pl.lit("{")
+    whole = pl.concat_str(first, *members, pl.lit("}"), ignore_nulls=True).alias("properties")
+    written = texts.select(whole).to_series()
+    return written if always else written.str.replace("{,", "{", literal=True)
 
 
 def json_text(text: pl.Expr) -> pl.Expr:

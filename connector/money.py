@@ -89,4 +89,4 @@ def _rounded(amounts: pl.Series, rates: pl.Series, places: int) -> pl.Series:
 
 def plain(amount: pl.Expr) -> pl.Expr:
     """Write an amount as a decimal text without trailing zeros ('12.5', '0'): JSON and CSV have no exact decimals."""
-    return amount.cast(AMOUNT).cast(pl.String).str.replace(r"\.?0+$", "")
+    return amount.cast(AMOUNT).cast(pl.String).str.strip_chars_end("0").str.strip_chars_end(".")

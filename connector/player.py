@@ -186,5 +186,5 @@ def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr | str, key: 
     missing = [column for column in EVENTS if column not in chosen.columns]
     return chosen.with_columns(
         *(pl.lit(None, dtype=EVENTS[column]).alias(column) for column in missing if column != "properties"),
-        properties=properties(["level", "reason", "until"]),
+        properties=properties(chosen.select("level", "reason", "until")),
     ).select(pl.col(column).cast(dtype) for column, dtype in EVENTS.items())

@@ -80,6 +80,8 @@ class PostgreSQL:
             ("statement_timeout", f"{settings.statement_timeout * 1000:.0f}"),
             ("lock_timeout", f"{settings.lock_timeout * 1000:.0f}"),
             ("idle_in_transaction_session_timeout", f"{settings.statement_timeout * 1000:.0f}"),
+            ("max_parallel_workers_per_gather", "0"),  # one connection is one process: the replica is not ours alone
+            ("jit", "off"),  # a page ends before compiling its query has paid
         ):
             connection.execute(sa.select(sa.func.set_config(name, value, sa.false())))
 

@@ -77,7 +77,7 @@ _QUARANTINED: Final = """
 """
 #: No index leads to all events of a player: this reads the ledger once, for as long as that takes.
 _PROPERTIES: Final = """
-    update crm.event_rows set properties = '{}' where player_id = any(%(ids)s) and properties <> '{}'
+    update crm.event_rows set properties = '{}' where player_id = any(%(ids)s) and properties::text <> '{}'
 """
 _NAMING: Final = """
     select exists (select from crm.event_rows e, unnest(%(known)s::text[]) k

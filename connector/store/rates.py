@@ -84,9 +84,10 @@ def priced(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame,
     All of these are null without a rate. One query at most, whatever the number of rows.
     """
     rated = rated_at(connection, tenant, rows.with_columns(play=rates.is_play(pl.col("currency"))), rates)
+    staked = rated["native_stake"].null_count() < rated.height  # most pages have none
     return rated.with_columns(
         amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
-        stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")),
+        stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")) if staked else pl.lit(None, dtype=pl.Int64),
         fx_rate_locked=plain(pl.col("rate")),
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from connector.money import plain
 from connector.streams import transactions, values
 from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract
 
@@ -102,12 +103,8 @@ def _properties(kind: pl.Expr, is_bet: pl.Expr, rolled_back: pl.Expr) -> dict[st
         "game_category": category,
         "game_category_raw": pl.when(pl.col("game_category") != category).then(pl.col("game_category")),
         "game_provider": pl.col("game_provider"),
-        "amount_real": pl.when(is_bet)
-        .then(transactions.plain("bet_amount_real"))
-        .otherwise(transactions.plain("win_amount_real")),
-        "amount_bonus": pl.when(is_bet)
-        .then(transactions.plain("bet_amount_bonus"))
-        .otherwise(transactions.plain("win_amount_bonus")),
+        "amount_real": plain(pl.when(is_bet).then("bet_amount_real").otherwise("win_amount_real")),
+        "amount_bonus": plain(pl.when(is_bet).then("bet_amount_bonus").otherwise("win_amount_bonus")),
         "bet_amount": pl.when(~is_bet).then(transactions.plain("bet_amount")),
         "payout": pl.when(settled & (kind == "loss"))
         .then(pl.lit("0"))

@@ -10,6 +10,8 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Way = Callable[[pl.Expr], pl.Expr]
+
 #: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
 _EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
 
@@ -17,23 +19,34 @@ _EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
 def instants(texts: pl.Series) -> pl.Series:
     """Parse a column of texts, in UTC; null where one is no time, or one that no calendar of the store can hold.
 
-    A column is written in one way as a rule: each further way is tried on what the ways before have left alone.
+    A column is written in one way as a rule: the way that reads its first text is tried first, each further one on what
+    the ways before have left alone. No text can be read in two.
     """
     name = texts.name
     clean = texts.alias("text").str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00")
     clean = clean.str.replace("T", " ", literal=True)
     parsed = pl.Series("text", [None], dtype=pl.Datetime("us", "UTC")).new_from_index(0, len(clean))
-    for way in _WAYS:
+    for way in _ways(clean.drop_nulls().head(1)):
         if parsed.null_count() == clean.null_count():
             break
+        if parsed.null_count() == len(parsed):
+            parsed = _read(way, clean)
+            continue
         left = clean.to_frame().select(pl.when(pl.lit(parsed.is_null())).then(pl.col("text"))).to_series()
-        found = left.to_frame().select(way(pl.col("text"))).to_series()
-        parsed = pl.select(pl.coalesce(parsed, found)).to_series()
+        parsed = pl.select(pl.coalesce(parsed, _read(way, left))).to_series()
     year = parsed.dt.year()
     fits = year.is_between(1, 9999)
     if fits.all():
         return parsed.alias(name)
     return pl.select(pl.when(fits).then(parsed)).to_series().alias(name)
+
+
+def _ways(first: pl.Series) -> Sequence[Way]:
+    return sorted(_WAYS, key=lambda way: _read(way, first).null_count())
+
+
+def _read(way: Way, texts: pl.Series) -> pl.Series:
+    return texts.to_frame("text").select(way(pl.col("text"))).to_series()
 
 
 def _zoned(text: pl.Expr) -> pl.Expr:
@@ -59,4 +72,4 @@ def _epoch(text: pl.Expr) -> pl.Expr:
     return scaled.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
-_WAYS: Final[Sequence[Callable[[pl.Expr], pl.Expr]]] = (_zoned, _naive, _date, _epoch)
+_WAYS: Final[Sequence[Way]] = (_zoned, _naive, _date, _epoch)

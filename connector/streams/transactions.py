@@ -54,10 +54,8 @@ def normalised(
         *(columns[name].cast(dtype).alias(name) for name, dtype in EVENTS.items() if name != "properties"),
         *(expression.alias(f"p:{name}") for name, expression in shown.items()),
     )
-    encoded = built.select(pl.col(f"p:{name}").alias(name) for name in shown).select(
-        properties(list(shown)).alias("properties")
-    )
-    events = pl.concat([built, encoded], how="horizontal").select(*EVENTS)
+    encoded = properties(built.select(pl.col(f"p:{name}").alias(name) for name in shown))
+    events = built.with_columns(encoded).select(*EVENTS)
     return Normalised(events=events, rejections=rejections)
 
 

@@ -55,9 +55,9 @@ def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.Data
         "unreadable_exclusion": pl.when(_unreadable(good)).then(pl.lit("true")),
         **{name: pl.col(f"extra:{name}") for name in binding.extra},
     }
-    encoded = good.select(**traits).select(properties(list(traits)).alias("traits"))
+    encoded = properties(good.select(**traits)).alias("traits")
     frame = good.with_columns(
-        encoded["traits"],
+        encoded,
         brand_id="ext_brand_id",
         external_id="user_ext_id",
         status_raw=raw,

@@ -124,7 +124,7 @@ create table crm.event_rows (
     fx_rate_locked numeric,
     stake numeric,
     stake_base bigint,
-    properties jsonb not null
+    properties json not null
 );
 create unique index event_rows_seq on crm.event_rows (seq);
 create unique index event_rows_key on crm.event_rows (stream_id, key, name_id);
@@ -137,7 +137,7 @@ comment on table crm.event_rows is
 create view crm.events as
 select e.seq, s.tenant, s.source, s.stream, s.generation, s.brand_id, p.external_id, e.player_id,
        coalesce(e.transaction_id, e.key) as transaction_id, n.name, e.occurred_at, e.amount, e.currency,
-       e.amount_base, t.base_currency, e.fx_rate_locked, e.history, e.properties, e.key
+       e.amount_base, t.base_currency, e.fx_rate_locked, e.history, e.properties::jsonb as properties, e.key
 from crm.event_rows e
 join crm.event_streams s using (stream_id)
 join crm.event_names n using (name_id)

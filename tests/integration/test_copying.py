@@ -1,0 +1,45 @@
+"""Frames into PostgreSQL: what is written arrives, whatever is in it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+import psycopg
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from connector.store.copying import copy_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FIRST, _LAST = (datetime(year, 1, 2, tzinfo=UTC).replace(tzinfo=None) for year in (1, 9999))
+_ROW: Final = st.tuples(
+    st.none() | st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",))),
+    st.none()
+    | st.sampled_from(["", "\\.", "\\N", "a\tb", '"', "\x01", "\x01\x01", "\r\n", "\n", '{"a":"b\\tc"}', " "]),
+    st.none() | st.datetimes(_FIRST, _LAST, timezones=st.just(UTC)),
+    st.none() | st.integers(-(2**63), 2**63 - 1),
+)
+_SCHEMA: Final = {"a": pl.String, "b": pl.String, "at": pl.Datetime("us", "UTC"), "n": pl.Int64}
+
+
+@pytest.fixture(scope="module")
+def scratch(postgres: Any) -> Iterator[psycopg.Connection[Any]]:
+    """Give a session with a table of its own."""
+    with psycopg.connect(postgres.create("copying"), options="-c timezone=America/New_York") as connection:
+        connection.execute("create temporary table target (a text, b text, at timestamptz, n bigint)")
+        yield connection
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(_ROW, max_size=5))
+def test_every_text_and_every_instant_arrives_as_it_was(
+    scratch: psycopg.Connection[Any], rows: list[tuple[object, ...]]
+) -> None:
+    """Separators, quotes, line ends, empty texts and the first and last years go through COPY unharmed."""
+    scratch.execute("truncate target")
+    copy_frame(scratch, "target (a, b, at, n)", pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+    assert scratch.execute("select a, b, at, n from target order by ctid").fetchall() == rows
