@@ -215,6 +215,7 @@ def _commit(
         advance=advance,
         fresh=fresh,
         rows=page.frame.height if fresh else 0,
+        followed=page.full,
     )
     committed = commit(desk.connection, batch, rates=desk.rates, lease=desk.lease, keys=desk.keys)
     refused = normalised.rejections.height - int(normalised.rejections["kept"].sum())

@@ -50,7 +50,9 @@ class Batch:
     """What one page of one stream brought, and what the commit does to positions.
 
     `fresh`: no row at these positions was ever read before. `production`: read by the daemon's own tail or sweep, whose
-    later snapshot wins for profiles. `after`: written in the same transaction (a backfill's range).
+    later snapshot wins for profiles. `after`: written in the same transaction (a backfill's range). `followed`: another
+    page is on its way, so this one need not wait for the disk: a store that crashes loses the rows and the position
+    together, and whatever a destination was sent of them was settled behind them.
     """
 
     checkpoint: Checkpoint
@@ -60,6 +62,7 @@ class Batch:
     production: bool = True
     rows: int = 0
     after: Callable[[psycopg.Connection[Any]], None] | None = None
+    followed: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def _write(
 ) -> Committed:
     checkpoint = batch.checkpoint
     ordered(connection)
+    if batch.followed:
+        connection.execute("set local synchronous_commit = off")
     if batch.advance is None:
         checkpoints.assert_current(connection, checkpoint)
     events, changed_players = batch.brought.events, 0
