@@ -1,3 +1,8 @@
 """Keeps a casino operator's CRM in step with the operator's database."""
 
+import os
+
 __version__ = "0.1.0"
+
+# Pages are small and every loop has a thread already: more of polars' own cost memory and time. It reads this once.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")

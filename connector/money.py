@@ -59,18 +59,25 @@ class Rates:
     def subunits(self, amount: pl.Expr, rate: pl.Expr) -> pl.Expr:
         """Return the amount in base subunits as Int64, rounded half to even; null without a rate, or beyond 64 bits."""
         places = self.places
-        subunit: int = 10**places
-        size = amount.cast(pl.Float64).abs() * rate.cast(pl.Float64)
-        fits = (size * float(subunit) < _SUBUNITS_LIMIT) & (size < _PRODUCT_LIMIT)
-        possible = pl.when(fits).then(amount)  # an overflow of decimals would fail the whole page
         return pl.map_batches(
-            [possible, rate], lambda it: _rounded(it[0], it[1], places), return_dtype=pl.Int64, is_elementwise=True
+            [amount, rate], lambda it: _rounded(it[0], it[1], places), return_dtype=pl.Int64, is_elementwise=True
         )
+
+
+def _possible(amounts: pl.Series, rates: pl.Series, places: int) -> pl.Series:
+    """Return amounts, null where the product does not fit: an overflow of decimals would fail the whole page."""
+    limit = min(_PRODUCT_LIMIT, _SUBUNITS_LIMIT / 10**places)
+    ends = [float(value or 0) for value in (amounts.min(), amounts.max(), rates.max())]  # type: ignore[arg-type]
+    if max(-ends[0], ends[1]) * ends[2] < limit:
+        return amounts
+    size = pl.lit(amounts).cast(pl.Float64).abs() * pl.lit(rates).cast(pl.Float64)
+    return pl.select(pl.when(size < limit).then(pl.lit(amounts))).to_series()
 
 
 def _rounded(amounts: pl.Series, rates: pl.Series, places: int) -> pl.Series:
     """Return products in units of 10^-places. A product has 18 places itself: those that seem halves are told apart."""
-    frame = pl.DataFrame({"amount": amounts, "rate": rates.cast(AMOUNT)}).with_columns(
+    possible = _possible(amounts, rates, places)
+    frame = pl.DataFrame({"amount": possible, "rate": rates.cast(AMOUNT)}).with_columns(
         product=pl.col("amount") * pl.col("rate")
     )
     half = pl.lit(Decimal(5).scaleb(-places - 1), dtype=AMOUNT)

@@ -41,6 +41,7 @@ _CATEGORY_SPELLINGS: Final = {
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise. `amount` is the row's own: the stake of a bet, the win of a win row."""
     typed = values.typed(page, binding)
+    typed = typed.with_columns(_categories(typed["game_category"]))
     kind = _kind(binding)
     is_bet = kind.is_in(["bet", "rollback_bet"])
     rolled_back = kind.str.starts_with("rollback")
@@ -90,10 +91,17 @@ def _amount_checks(kind: pl.Expr, is_bet: pl.Expr, *, both: bool) -> list[tuple[
     ]
 
 
+def _categories(raw: pl.Series) -> pl.Series:
+    """Return UCRM's categories of the operator's words, each of which is looked at once: there are only a few."""
+    words = raw.unique()
+    lower = words.str.to_lowercase().replace(_CATEGORY_SPELLINGS)
+    known = lower.to_frame().select(pl.when(lower.is_in(_CATEGORIES)).then(lower).otherwise(pl.lit("other")))
+    return raw.replace_strict(words, known.to_series()).alias("category")
+
+
 def _properties(kind: pl.Expr, is_bet: pl.Expr, rolled_back: pl.Expr) -> dict[str, pl.Expr]:
     settled = ~is_bet & ~rolled_back
-    lower = pl.col("game_category").str.to_lowercase().replace(_CATEGORY_SPELLINGS)
-    category = pl.when(lower.is_in(_CATEGORIES)).then(lower).otherwise(pl.lit("other"))
+    category = pl.col("category")
     won = pl.when(kind == "loss").then(pl.lit(0)).otherwise(pl.col("win_amount"))
     return {
         "bet_id": pl.coalesce("bet_id", "row_key"),

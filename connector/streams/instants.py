@@ -20,25 +20,26 @@ def instants(texts: pl.Series) -> pl.Series:
     """Parse a column of texts, in UTC; null where one is no time, or one that no calendar of the store can hold.
 
     A column is written in one way as a rule: the way that reads its first text is tried first, each further one on what
-    the ways before have left alone. No text can be read in two.
+    the ways before have left alone. No text can be read in two, none is read otherwise for having been cleaned.
     """
-    name = texts.name
-    clean = texts.alias("text").str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00")
-    clean = clean.str.replace("T", " ", literal=True)
-    parsed = pl.Series("text", [None], dtype=pl.Datetime("us", "UTC")).new_from_index(0, len(clean))
-    for way in _ways(clean.drop_nulls().head(1)):
-        if parsed.null_count() == clean.null_count():
-            break
-        if parsed.null_count() == len(parsed):
-            parsed = _read(way, clean)
-            continue
-        left = clean.to_frame().select(pl.when(pl.lit(parsed.is_null())).then(pl.col("text"))).to_series()
-        parsed = pl.select(pl.coalesce(parsed, _read(way, left))).to_series()
+    parsed = _read(_ways(texts.drop_nulls().head(1))[0], texts)
+    if parsed.null_count() > texts.null_count():
+        parsed = _read_in_turn(texts, parsed)
     year = parsed.dt.year()
     fits = year.is_between(1, 9999)
     if fits.all():
-        return parsed.alias(name)
-    return pl.select(pl.when(fits).then(parsed)).to_series().alias(name)
+        return parsed.alias(texts.name)
+    return pl.select(pl.when(fits).then(parsed)).to_series().alias(texts.name)
+
+
+def _read_in_turn(texts: pl.Series, parsed: pl.Series) -> pl.Series:
+    clean = texts.str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00").str.replace("T", " ", literal=True)
+    for way in _WAYS:
+        if parsed.null_count() == texts.null_count():
+            break
+        left = pl.select(pl.when(parsed.is_null()).then(clean)).to_series()
+        parsed = pl.select(pl.coalesce(parsed, _read(way, left))).to_series()
+    return parsed
 
 
 def _ways(first: pl.Series) -> Sequence[Way]:
