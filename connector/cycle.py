@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import structlog
 
-from connector import clock, identity, opening, poller, sweeper
+from connector import clock, identity, opening, paging, poller, sweeper
 from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient, Waiting
 from connector.position import SECOND, cursor_text
 from connector.seat import Seat
@@ -223,7 +223,7 @@ class Cycle:
             return Result(busy=True)
         except Transient:
             if slot.stream is not None:
-                poller.smaller_pages(slot.stream)
+                slot.stream.limit = paging.halved(slot.stream.limit)
             raise
         except (LeaseLost, psycopg.OperationalError, psycopg.InterfaceError):
             raise
@@ -281,10 +281,13 @@ class Cycle:
     def _horizon(
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int
     ) -> int | None:
-        """Look how far the source is, and return the mark at or below which no row can appear any more."""
+        """Look how far the source is, and return the mark at or below which no row can appear any more.
+
+        Of ids that takes two statements: they are not asked while everything that was read is sealed.
+        """
         if stream.binding.kind == "time":
             stream.horizon.observe(progress=progress, snapshot=sample.snapshot)
-        elif (head := desk.reader.head(stream.view)) is not None:
+        elif stream.sealed != stream.at and (head := desk.reader.head(stream.view)) is not None:
             later = desk.reader.sample()
             seen_at = later.clock if later.progress is None else self._progress(later)  # rows tell too old a time
             stream.horizon.observe(head=head.mark, progress=seen_at, snapshot=later.snapshot)
@@ -311,8 +314,12 @@ class Cycle:
 
     def _observe(self, desk: poller.Desk, stream: poller.Stream, sample: Sample, done: poller.Tick) -> None:
         self.metrics.rows_read.labels(self.source.name, stream.name).inc(done.rows)
+        for stage, seconds in done.seconds.items():
+            self.metrics.stage_seconds.labels(self.source.name, stream.name, stage).inc(seconds)
         if done.rows:
-            poller.larger_pages(stream, desk.source.page_rows)
+            took = done.seconds["commit"]
+            most = desk.source.page_rows
+            stream.limit = paging.fitted(stream.limit, most, rows=done.rows, seconds=took, size=done.size)
         if done.newest is not None:
             self._newest = max(self._newest, min(done.newest, sample.clock))
 

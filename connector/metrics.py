@@ -12,6 +12,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         stream, lane = ("source", "stream"), ("destination",)
         self.rows_read = Counter("connector_rows_read", "Rows read by the tail", stream, registry=self.registry)
+        self.stage_seconds = Counter(
+            "connector_stage_seconds",
+            "Time spent on pages of the tail: read and normalise of one page overlap commit of the one before",
+            (*stream, "stage"),
+            registry=self.registry,
+        )
         self.late_rows = Counter(
             "connector_late_rows", "Rows that only the sweep found", stream, registry=self.registry
         )

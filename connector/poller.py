@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from connector import clock
 from connector.errors import Halted, Paused
 from connector.held import Gaps, Held, Pass
 from connector.normalised import Normalised
@@ -117,12 +118,17 @@ class Stream:
 
 @dataclass(frozen=True)
 class Tick:
-    """What one tick did; `more`: read on at once; `newest`: the latest business time of its rows, in nanoseconds."""
+    """What one tick did; `more`: read on at once; `newest`: the latest business time of its rows, in nanoseconds.
+
+    `size` of its texts in bytes; `seconds` that each stage of it took: read, normalise, commit.
+    """
 
     rows: int
     committed: Committed | None
     more: bool
     newest: int | None = None
+    size: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def ticks(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None, most: int) -> Generator[Tick]:
@@ -157,12 +163,18 @@ class _Read:
 
     page: Page
     normalised: Normalised
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def _read(desk: Desk, stream: Stream, sample: Sample, after: Position | None) -> _Read:
     window = Window(after, _upper_bound(desk, stream, sample))
+    started = clock.monotonic()
     page = desk.reader.read(stream.view, window, limit=stream.limit)
-    return _Read(page, Normalised() if page.last is None else _normalised(desk, stream, page))
+    if page.last is None:
+        return _Read(page, Normalised())
+    there = clock.monotonic()
+    normalised = _normalised(desk, stream, page)
+    return _Read(page, normalised, {"read": there - started, "normalise": clock.monotonic() - there})
 
 
 def _normalised(desk: Desk, stream: Stream, page: Page) -> Normalised:
@@ -188,9 +200,12 @@ def _tick(desk: Desk, stream: Stream, sample: Sample, read: _Read, *, horizon: i
     sealed = page.last if contiguous and horizon is not None and page.last.mark <= horizon else None
     fresh = not stream.rereading
     seen = page.last if fresh else None
-    committed, newest = _commit(desk, stream, read, Advance(seen, sealed), fresh=fresh, clock=sample.clock)
+    started = clock.monotonic()
+    committed, newest = _commit(desk, stream, read, Advance(seen, sealed), fresh=fresh, now=sample.clock)
+    seconds = {**read.seconds, "commit": clock.monotonic() - started}
     _move(stream, page, sealed)
-    return Tick(page.frame.height, committed, page.full or rereading, newest)
+    size = int(page.frame.estimated_size())
+    return Tick(page.frame.height, committed, page.full or rereading, newest, size, seconds)
 
 
 def write(desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fresh: bool) -> Committed:
@@ -199,16 +214,16 @@ def write(desk: Desk, stream: Stream, page: Page, advance: Advance | None, *, fr
 
 
 def _commit(
-    desk: Desk, stream: Stream, read: _Read, advance: Advance | None, *, fresh: bool, clock: int | None = None
+    desk: Desk, stream: Stream, read: _Read, advance: Advance | None, *, fresh: bool, now: int | None = None
 ) -> tuple[Committed, int | None]:
     """Commit a page with its checkpoint; returns also the newest business time of its rows.
 
-    `clock` is the source's, given for tail pages: the age of their newest row is the stream's lag.
+    `now` is the source's clock, given for tail pages: the age of their newest row is the stream's lag.
     """
     page, normalised = read.page, read.normalised
     newest = _newest(normalised)
-    if advance is not None and clock is not None and newest is not None:
-        advance = replace(advance, lag_seconds=max(0.0, (clock - newest) / SECOND))
+    if advance is not None and now is not None and newest is not None:
+        advance = replace(advance, lag_seconds=max(0.0, (now - newest) / SECOND))
     batch = Batch(
         stream.checkpoint,
         normalised,
@@ -361,13 +376,3 @@ def _watch_drift(stream: Stream, rows: int, refused: int) -> None:
             f"stream {stream.name} pauses: {bad} of its last {total} rows were refused",
             hint="the view has probably changed: see `connector quarantine list`, mend view or configuration, restart",
         )
-
-
-def smaller_pages(stream: Stream) -> None:
-    """Halve the page after a transient failure: a shorter read meets fewer conflicts and time-outs."""
-    stream.limit = max(100, stream.limit // 2)
-
-
-def larger_pages(stream: Stream, most: int) -> None:
-    """Grow back after a good tick."""
-    stream.limit = min(most, stream.limit * 2)

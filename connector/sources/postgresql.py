@@ -134,6 +134,8 @@ class PostgreSQL:
                 if len(buffer) > bytes_limit:
                     raise _PageFullError
                 buffer += chunk
+        if not buffer:  # as mostly: nothing new
+            return pl.DataFrame(schema=dict.fromkeys(types, pl.String))
         raw = text_of(bytes(buffer)).encode() if untold or b"\xf4\x8f" in buffer else bytes(buffer)
         return pl.read_csv(raw, has_header=False, schema=dict.fromkeys(types, pl.String), infer_schema=False)
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from connector import contacts
 from connector.errors import Misconfigured, Transient
 from connector.sources import DIALECTS
-from connector.sources.deadline import SilenceError, bounded
+from connector.sources.deadline import Bounded, SilenceError
 from connector.sources.dialect import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Session:
         self.dialect = DIALECTS[parsed.drivername]
         self._engine = self.dialect.engine(parsed, self.settings)
         self._connection: sa.Connection | None = None
+        self._bounded = Bounded()
         #: How often this session has connected: another connection may lead to another server.
         self.connections = 0
 
@@ -43,6 +44,7 @@ class Session:
         """Close the session; idempotent."""
         connection, self._connection = self._connection, None
         _close(connection)
+        self._bounded.close()
 
     def ask(self, work: Callable[[sa.Connection], T]) -> T:
         """Do something over the session, connecting first if need be; both are given up after the settings' time.
@@ -55,10 +57,10 @@ class Session:
             if self._connection is not None and self._connection.invalidated:
                 self.close()
             if self._connection is None:
-                self._connection = bounded(self._connect, seconds=seconds, leave=_close)
+                self._connection = self._bounded(self._connect, seconds=seconds, leave=_close)
                 self.connections += 1
             connection = self._connection
-            return bounded(lambda: work(connection), seconds=seconds, leave=lambda _: _close(connection))
+            return self._bounded(lambda: work(connection), seconds=seconds, leave=lambda _: _close(connection))
         except SilenceError as error:
             self._leave()
             raise Transient(
