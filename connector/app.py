@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -17,6 +17,7 @@ from connector.destinations import DESTINATIONS
 from connector.edges import Edges
 from connector.errors import ConnectorError, Misconfigured, Transient, Unhealthy
 from connector.event import NAMES, PLAYER_BALANCE
+from connector.gate import Gate, GatedReader
 from connector.metrics import Metrics
 from connector.poller import Desk, open_desk
 from connector.relay import Relay, lanes_of
@@ -253,30 +254,58 @@ def stream_of(settings: config.Config, name: str, source: str | None = None) -> 
 @contextmanager
 def desk(settings: config.Config, *, source: str | None, stream: str, purpose: str = "backfill") -> Iterator[Desk]:
     """Give a one-shot command a source to read and a store to write, beside the daemon and under a lease of its own."""
+    with desks(settings, source=source, stream=stream, purpose=purpose) as (one,):
+        yield one
+
+
+@contextmanager
+def desks(
+    settings: config.Config,
+    *,
+    source: str | None,
+    stream: str,
+    purpose: str = "backfill",
+    workers: int = 1,
+    gate: Gate | None = None,
+) -> Iterator[list[Desk]]:
+    """Give a command several desks under one lease, each for a thread of its own; all read through one gate."""
     chosen = [item for item in settings.sources if source in {None, item.name}]
     if len(chosen) != 1:
         known = ", ".join(item.name for item in settings.sources)
         raise Misconfigured(f"which source? {source or 'none named'}", hint=f"--source, one of: {known}")
     app = build(settings, sends=False)
     try:
-        with app.database.connect() as connection:
+        with ExitStack() as stack:
+            connection = stack.enter_context(app.database.connect())
             lease = backfill.take_lease(connection, settings.tenant, chosen[0].name, stream, purpose=purpose)
             keeper = Service(
                 [(LeaseKeeper(app.database, lambda: [lease]), Pace(0.0, leases.TTL_SECONDS / 4))], app.metrics
             )
-            work = open_desk(
-                *(settings.tenant, chosen[0], connection, lease, app.cycles[0].rates, tenancy.rules(settings)),
-                keys=tenancy.keys_of(settings),
-            )
+            connections = [connection, *(stack.enter_context(app.database.connect()) for _ in range(workers - 1))]
+            leases.join(connections[1:], lease)
+            shared = lease, app.cycles[0].rates, tenancy.rules(settings)
+            work = [
+                open_desk(settings.tenant, chosen[0], one, *shared, keys=tenancy.keys_of(settings))
+                for one in connections
+            ]
+            if gate is not None:
+                work = [_gated(one, gate) for one in work]
             keeper.start()
             try:
                 yield work
             finally:
                 keeper.stop()
-                work.reader.close()
+                for one in work:
+                    one.reader.close()
                 leases.release(connection, lease)
     finally:
         app.close()
+
+
+def _gated(desk: Desk, gate: Gate) -> Desk:
+    """Return a desk that reads its source through a gate."""
+    url, limits = desk.source.url.get_secret_value(), desk.reader.settings
+    return replace(desk, reader=GatedReader(url, source=desk.source.name, settings=limits, gate=gate))
 
 
 def _relays(settings: config.Config, store: database.Database, metrics: Metrics) -> list[Relay]:

@@ -190,8 +190,9 @@ def promised(desk: Desk, stream: Stream, *, low: int | None = None) -> list[Buck
     end = (sealed.mark // tick + 1) * tick
     first = EARLIEST if started <= EARLIEST else (started // tick + 1) * tick
     shelf = Shelf(desk.connection, point)
-    marks = [tuple(mark_of(text, stream.binding.kind) for text in pair) for pair in shelf.filled()]
-    filled = [Bucket(low // tick * tick, (last // tick + 1) * tick) for low, last in marks]
+    kind = stream.binding.kind
+    marks = [(mark_of(since, kind), mark_of(until, kind), whole) for since, until, whole in shelf.filled()]
+    filled = [Bucket(low // tick * tick, (last // tick + whole) * tick) for low, last, whole in marks]
     ranges = within(merged([Bucket(first, end), *filled]), None if low is None else low // tick * tick, end)
     return _trimmed(desk, stream, shelf, ranges)
 

@@ -4,80 +4,65 @@ A job is a stream and its bounds; its ranges and each range's position stand in 
 goes on where it was. Rows that are there already are left alone; players read here never overwrite a newer profile.
 Everything it writes is history: players and totals change, destinations get no events unless they are asked for, and
 then only such as are too old to trigger a campaign.
+
+One process works on a stream at a time, under a lease; its workers take the ranges from one another's hands.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from connector import opening
-from connector.errors import Halted, Misconfigured
-from connector.position import SECOND, Position, Window, cursor_text, mark_of
-from connector.store import feeds, lease as leases
+import psycopg
+
+from connector import clock, opening, paging
+from connector.errors import Halted, Misconfigured, Superseded, Transient
+from connector.gate import GatedReader, StoppedError
+from connector.position import Position, Window, cursor_text, mark_of
+from connector.ranges import remainder, split
+from connector.service import backoff
+from connector.store import backfills, feeds, lease as leases
+from connector.store.backfills import Job, Progress, Range
 from connector.store.commit import Batch, commit
+from connector.store.database import classify
 from connector.streams import STREAMS
 from connector.streams.contract import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
-    import psycopg
-
+    from connector.normalised import Normalised
     from connector.poller import Desk, Stream
     from connector.sources.reader import Page
 
-#: One range spans about this much: small enough to show progress, large enough to be cheap.
-_DAY: Final = 86_400 * SECOND
-_IDS: Final = 200_000
-_MOST_RANGES: Final = 200
+#: A range that turns out to hold more rows ends there, and the rest is put back as further ranges.
+MOST_ROWS: Final = 200_000
+#: Failures of the source in a row that a worker of a command waits out: about a minute and a half.
+PATIENCE: Final = 9
+_NOTICE_SECONDS: Final = 0.2
 
 #: Destination -> names of the events it is sent; empty: history sends none.
 Subscriptions = dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Range:
-    """One stretch of a job, both bounds included, and how far it has come."""
-
-    range_id: int
-    since: str
-    until: str
-    at: Position | None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is."""
-
-    ranges: int
-    ranges_done: int
-    rows: int
 
 
 def prepare(desk: Desk, stream: Stream, *, since: str | None, until: str | None, sends: bool = False) -> str:
     """Create the ranges of a job unless they are there; returns the job's name. `None` bounds: the view's own ends."""
     for text in filter(None, (since, until)):
         opening.refuse_unreadable(text, stream.view)
-    job = f"{since or 'beginning'} to {until or 'history'}" + (", events sent" if sends else "")
-    who = (desk.tenant, desk.source.name, stream.name, job)
-    found = desk.connection.execute(
-        "select count(*) from crm.backfill_ranges where (tenant, source, stream, job) = (%s, %s, %s, %s)", who
-    ).fetchone()
-    if found is not None and found[0]:
-        return job
-    bounds = _bounds(desk, stream, since, until)
-    if bounds is not None:
-        with desk.connection.cursor() as cursor:
-            cursor.executemany(
-                """
-                insert into crm.backfill_ranges (tenant, source, stream, job, ordinal, from_cursor, until_cursor)
-                values (%s, %s, %s, %s, %s, %s, %s)
-                """,
-                [(*who, ordinal, *bound) for ordinal, bound in enumerate(split(*bounds, kind=stream.binding.kind))],
-            )
-    return job
+    name = f"{since or 'beginning'} to {until or 'history'}" + (", events sent" if sends else "")
+    job = job_of(desk, stream, name)
+    if backfills.progress(desk.connection, job).ranges:
+        return name
+    if since and until and mark_of(since, stream.binding.kind) > mark_of(until, stream.binding.kind):
+        raise Misconfigured(f"{since} lies after {until}", hint="--from is the first cursor value, --to the last")
+    if (ends := _bounds(desk, stream, since, until)) is not None:
+        parts = _ranges(split(*ends, kind=stream.binding.kind), stream)
+        backfills.create(desk.connection, job, stream.checkpoint, parts)
+    return name
 
 
 def run(
@@ -88,31 +73,199 @@ def run(
     send_to: Subscriptions,
     report: Callable[[Progress], None],
     stopped: Callable[[], bool],
+    others: Sequence[Desk] = (),
+    patience: int = 0,
 ) -> Progress:
-    """Work through the job's open ranges in order until done or `stopped()`. Raises Transient: run it again."""
-    progress = _progress(desk, stream, job)
-    report(progress)
-    for part in _open_ranges(desk, stream, job):
-        at = part.at
-        while not stopped():
-            page = desk.reader.read(stream.view, Window(at, part.until, part.since), limit=stream.limit)
-            _write(desk, stream, part, page, send_to)
-            done = page.last is None  # only an empty page: one may be short because it was cut by bytes
-            progress = Progress(progress.ranges, progress.ranges_done + done, progress.rows + page.frame.height)
-            report(progress)
-            if done:
+    """Work through the job's open ranges in order until done or `stopped()`, over this desk and `others`, one a worker.
+
+    So many failures of the source in a row are waited out. Raises Transient: run it again. `report` and `stopped` are
+    called by any worker, `report` by one at a time.
+    """
+    which = job_of(desk, stream, job)
+    try:
+        report(backfills.progress(desk.connection, which))
+        claims = Claims(_open_ranges(desk, stream, which), stopped)
+        workers = [Worker(one, stream, which, claims, send_to, report, patience) for one in (desk, *others)]
+        if others:
+            with ThreadPoolExecutor(len(workers), "backfill") as pool:
+                for done in [pool.submit(worker.run) for worker in workers]:
+                    done.result()
+        else:
+            workers[0].run()
+        return backfills.progress(desk.connection, which)
+    except StoppedError:
+        return backfills.progress(desk.connection, which)
+    except psycopg.OperationalError as error:
+        raise classify(error) from error
+
+
+class Claims:
+    """The open ranges of a job. Each is in one worker's hands at a time; a killed process leaves them all open."""
+
+    def __init__(self, parts: Iterable[Range], stopped: Callable[[], bool]) -> None:
+        self._open, self._held, self._closed = deque(parts), 0, False
+        self._stopped = stopped
+        self._changed = threading.Condition()
+        #: Held while one worker reports.
+        self.reporting = threading.Lock()
+
+    def take(self) -> Range | None:
+        """Return the next range, waiting for what may be put back; None: there is nothing left to do."""
+        with self._changed:
+            while not self._open and self._held and not self._closed:
+                self._changed.wait(_NOTICE_SECONDS)
+            if self._closed or not self._open:
+                return None
+            self._held += 1
+            return self._open.popleft()
+
+    def finish(self, rest: Sequence[Range]) -> None:
+        """Give back a range that is done, and what was cut off it."""
+        with self._changed:
+            self._held -= 1
+            self._open.extendleft(reversed(rest))
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Hand out no more, and have every worker stop after its page in hand."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def over(self) -> bool:
+        """Return whether to stop."""
+        return self._closed or self._stopped()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A page of a range and what it became: nothing yet stands in the store. `rows`: of the range, with this page."""
+
+    part: Range
+    page: Page
+    normalised: Normalised
+    rows: int
+    ends: bool
+
+
+@dataclass
+class Worker:
+    """One desk at work. The next page is read while the last is committed, be it of the same range or the next one."""
+
+    desk: Desk
+    stream: Stream
+    job: Job
+    claims: Claims
+    send_to: Subscriptions
+    report: Callable[[Progress], None]
+    patience: int
+    #: Rows of the last page that were new: then the next one's are taken for new, too.
+    _fresh: bool = field(default=True, init=False)
+    _most: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        reader, self._most = self.desk.reader, self.desk.source.page_rows
+        if isinstance(reader, GatedReader):
+            self._most = reader.gate.terms.page_rows(self._most)
+        self.stream = replace(self.stream, limit=min(self.stream.limit, self._most))
+
+    def run(self) -> None:
+        """Work until no range is left, or it is over. Raises what went wrong; then the other workers end as well."""
+        coming: _Read | None = None
+        with ThreadPoolExecutor(1, "read-ahead") as ahead:
+            try:
+                coming = self._next(None)
+                while coming is not None and not self.claims.over():
+                    following = ahead.submit(self._next, coming)
+                    self._write(coming)
+                    with self.claims.reporting:
+                        self.report(backfills.progress(self.desk.connection, self.job))
+                    coming = following.result()
+            except BaseException:
+                self.claims.close()
+                raise
+        if coming is not None:
+            self.claims.close()
+
+    def _next(self, before: _Read | None) -> _Read | None:
+        """Read what comes after a page, of its range or of another; None: nothing is left."""
+        if before is None or before.ends:
+            part = self.claims.take()
+            if part is None:
+                return None
+            at, rows = part.at, part.rows
+        else:
+            part, at, rows = before.part, before.page.last, before.rows
+        page = self._page(part, at)
+        rows += page.frame.height
+        context = Context(all_history=True, rules=self.desk.rules)
+        normalised = self.stream.binding.contract.normalise(page.frame, self.stream.binding, context)
+        # only an empty page ends a range: one may be short because it was cut by bytes
+        return _Read(part, page, normalised, rows, ends=page.last is None or (page.full and rows >= MOST_ROWS))
+
+    def _page(self, part: Range, at: Position | None) -> Page:
+        """Read a page, smaller and later after each failure of the source."""
+        window = Window(at, part.until, part.since)
+        for failures in itertools.count(1):
+            try:
+                page = self.desk.reader.read(self.stream.view, window, limit=self.stream.limit)
+            except Superseded:
+                raise
+            except Transient:
+                if failures > self.patience or self.claims.over():
+                    raise
+                self.stream.limit = paging.halved(self.stream.limit)
+                self._wait(backoff(failures))
+            else:
                 break
-            at = page.last
-    return progress
+        if page.last is not None and page.last == at:
+            raise Halted(
+                f"stream {self.stream.name} makes no progress: a page ends where it began, at {page.last.cursor}",
+                hint="the database does not compare this value as it writes it: run `connector check`",
+            )
+        if isinstance(self.desk.reader, GatedReader):
+            self.stream.limit = self.desk.reader.fitting(self.stream.limit, most=self._most)
+        else:
+            rows, size = page.frame.height, int(page.frame.estimated_size())
+            self.stream.limit = paging.fitted(self.stream.limit, self._most, rows=rows, seconds=0.0, size=size)
+        return page
 
+    def _wait(self, seconds: float) -> None:
+        deadline = clock.monotonic() + seconds
+        while clock.monotonic() < deadline and not self.claims.over():
+            clock.sleep(_NOTICE_SECONDS)
 
-def split(since: str, until: str, *, kind: str) -> list[tuple[str, str]]:
-    """Cut [since, until] into ranges that together cover it; neighbours share their bound, which is harmless. Pure."""
-    first, last = (mark_of(text, "id" if kind == "id" else "time") for text in (since, until))
-    step = max(_IDS if kind == "id" else _DAY, (last - first) // _MOST_RANGES + 1)
-    inner = range(first + step, last, step)
-    texts = [since, *(str(mark) if kind == "id" else cursor_text(mark, like=since) for mark in inner), until]
-    return list(itertools.pairwise(texts))
+    def _write(self, read: _Read) -> None:
+        """Commit a page, its range's position and what destinations shall get of it in one transaction."""
+        stream, page = self.stream, read.page
+        rest: list[Range] = []
+
+        def advance(connection: psycopg.Connection[Any]) -> None:
+            for destination, names in self.send_to.items():
+                keys = read.normalised.events["key"].to_list()
+                feeds.park_history(connection, stream.checkpoint, destination, keys=keys, names=names)
+            backfills.advance(connection, read.part, page.last, rows=page.frame.height, ends=read.ends)
+            rest[:] = []
+            if read.ends and page.last is not None:
+                bounds, kind = (read.part.since, read.part.until), stream.binding.kind
+                parts = _ranges(remainder(bounds, page.last, rows=read.rows, most=MOST_ROWS, kind=kind), stream)
+                parts[0] = replace(parts[0], at=page.last)
+                rest.extend(backfills.put_back(connection, self.job, parts))
+
+        batch = Batch(
+            *(stream.checkpoint, read.normalised),
+            fresh=self._fresh,
+            production=False,
+            after=advance,
+            followed=not read.ends,
+        )
+        committed = commit(
+            self.desk.connection, batch, rates=self.desk.rates, lease=self.desk.lease, keys=self.desk.keys
+        )
+        if page.last is not None:
+            self._fresh = 2 * committed.events > read.normalised.events.height
+        if read.ends:
+            self.claims.finish(rest)
 
 
 def take_lease(
@@ -133,6 +286,11 @@ def open_stream(desk: Desk, name: str) -> Stream:
     return opening.open_stream(desk, STREAMS[name], desk.source.streams[name], desk.reader.sample())
 
 
+def job_of(desk: Desk, stream: Stream, name: str) -> Job:
+    """Return the job of that name of a stream."""
+    return Job(desk.tenant, desk.source.name, stream.name, name)
+
+
 def _bounds(desk: Desk, stream: Stream, since: str | None, until: str | None) -> tuple[str, str] | None:
     """The ends of the job: the given ones, or the view's first row and the end of history.
 
@@ -145,63 +303,17 @@ def _bounds(desk: Desk, stream: Stream, since: str | None, until: str | None) ->
     end = str(limit) if stream.binding.kind == "id" else cursor_text(limit, like=first.cursor)
     if until is not None and mark_of(until, stream.binding.kind) < limit:
         end = until
-    return (since or first.cursor, end)
+    return None if first.mark > mark_of(end, stream.binding.kind) else (since or first.cursor, end)
 
 
-def _open_ranges(desk: Desk, stream: Stream, job: str) -> list[Range]:
-    rows = desk.connection.execute(
-        """
-        select range_id, from_cursor, until_cursor, at_cursor, at_key, at_mark from crm.backfill_ranges
-        where (tenant, source, stream, job) = (%s, %s, %s, %s) and done_at is null order by ordinal
-        """,
-        (desk.tenant, desk.source.name, stream.name, job),
-    ).fetchall()
+def _ranges(parts: Iterable[tuple[str, str]], stream: Stream) -> list[Range]:
+    kind = stream.binding.kind
+    return [Range(0, since, until, (mark_of(since, kind), mark_of(until, kind))) for since, until in parts]
+
+
+def _open_ranges(desk: Desk, stream: Stream, job: Job) -> list[Range]:
+    kind = stream.binding.kind
     return [
-        Range(range_id, since, until, None if cursor is None else Position(cursor, tuple(key), int(mark)))
-        for range_id, since, until, cursor, key, mark in rows
+        Range(range_id, since, until, (mark_of(since, kind), mark_of(until, kind)), at, rows)
+        for range_id, since, until, at, rows in backfills.open_ranges(desk.connection, job)
     ]
-
-
-def _progress(desk: Desk, stream: Stream, job: str) -> Progress:
-    row = desk.connection.execute(
-        """
-        select count(*), count(done_at), coalesce(sum(rows), 0) from crm.backfill_ranges
-        where (tenant, source, stream, job) = (%s, %s, %s, %s)
-        """,
-        (desk.tenant, desk.source.name, stream.name, job),
-    ).fetchone()
-    assert row is not None
-    return Progress(int(row[0]), int(row[1]), int(row[2]))
-
-
-def _write(desk: Desk, stream: Stream, part: Range, page: Page, send_to: Subscriptions) -> None:
-    """Commit a page, its range's position and what destinations shall get of it in one transaction."""
-    normalised = stream.binding.contract.normalise(
-        page.frame, stream.binding, Context(all_history=True, rules=desk.rules)
-    )
-
-    def advance(connection: psycopg.Connection[Any]) -> None:
-        for destination, names in send_to.items():
-            keys = normalised.events["key"].to_list()
-            feeds.park_history(connection, stream.checkpoint, destination, keys=keys, names=names)
-        last = page.last
-        connection.execute(
-            """
-            update crm.backfill_ranges set
-                rows = rows + %s, at_cursor = coalesce(%s, at_cursor), at_key = coalesce(%s, at_key),
-                at_mark = coalesce(%s, at_mark), done_at = case when %s then now() else done_at end
-            where range_id = %s
-            """,
-            (
-                *(page.frame.height, last.cursor if last else None, list(last.key) if last else None),
-                *(last.mark if last else None, last is None, part.range_id),
-            ),
-        )
-
-    batch = Batch(
-        stream.checkpoint,
-        normalised,
-        production=False,
-        after=advance,
-    )
-    commit(desk.connection, batch, rates=desk.rates, lease=desk.lease, keys=desk.keys)

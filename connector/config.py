@@ -122,6 +122,14 @@ class Wait(Model):
     idle: Seconds = 1.0
 
 
+class Backfill(Model):
+    """How gently history is read: query time in each second over all workers, hours, the lag of the replica at most."""
+
+    busy: Annotated[Seconds, Field(gt=0, le=16)] = 0.5
+    hours: Hours | None = None
+    max_lag: Seconds = 30.0
+
+
 class Brand(Model):
     """How one brand's players are named at destinations: the template of their id, the brand's code and its site."""
 
@@ -150,6 +158,7 @@ class Source(Model):
     lateness_max: Seconds = 900.0
     tolerance: Seconds = 60.0
     wait: Wait = Wait()
+    backfill: Backfill = Backfill()
     statement_timeout: Seconds = 30.0
     page_rows: Annotated[int, Field(ge=1, le=200_000)] = 20_000
     #: Currency -> its views give amounts as whole numbers of 10^-places of it; one that is not named is in plain units.

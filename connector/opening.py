@@ -8,12 +8,13 @@ from connector import identity
 from connector.errors import Halted, Misconfigured
 from connector.held import Held, Keys, ledger
 from connector.horizon import Horizon
-from connector.poller import Desk, Stream
+from connector.poller import Desk, Stream, like
 from connector.position import EARLIEST, LATEST, SECOND, Position, cursor_text, mark_of, tick_of
 from connector.sources.reader import View
 from connector.store import checkpoints
 from connector.store.checkpoints import Checkpoint
 from connector.streams.contract import Binding, Contract, bind
+from connector.streams.instants import instants
 
 if TYPE_CHECKING:
     from connector import config
@@ -82,6 +83,20 @@ def same_key(checkpoint: Checkpoint, binding: Binding) -> None:
             f"{', '.join(binding.key)}",
             hint="another key would count every row again: put the old cursor and key back",
         )
+
+
+def final_at_start(desk: Desk, stream: Stream) -> Position | None:
+    """Return the last row that was final when the stream was first opened, as its rows tell the time, or None."""
+    binding, view, until = stream.binding, stream.view, stream.checkpoint.history_until
+    if until is None:
+        return None
+    lateness = int(desk.source.lateness * SECOND)
+    if view.kind == "time":
+        return desk.reader.head(view, column=view.cursor, until=cursor_text(until - lateness, like=like(stream)))
+    newest = desk.reader.newest(view, column=view.cursor, until=str(until))
+    column = binding.columns[binding.contract.business_time]
+    stamps = instants(newest[column]).dt.epoch("us").drop_nulls()
+    return None if stamps.is_empty() else happened_until(desk, binding, view, stamps[0] * 1000 - lateness)
 
 
 def _first_start(desk: Desk, binding: Binding, view: View, settings: config.Stream, sample: Sample) -> Checkpoint:

@@ -45,11 +45,22 @@ def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     for name, row in report["streams"].items():
         if unread := _not_read(row):
             console.print(f"{name}: {unread}", style="yellow", markup=False)
+    for job in report["backfills"]:
+        console.print(_loading(job), style="yellow", markup=False)
     for line in _money(report):
         console.print(line, style="yellow", markup=False)
     for name, row in {**report["streams"], **report["destinations"]}.items():
         if row["error"]:
             console.print(f"{name}: {row['error']}", style="red", markup=False)
+
+
+def _loading(job: dict[str, Any]) -> str:
+    """Say how far a backfill is that is not done, whether anybody works on it or not."""
+    share = "?" if job["share"] is None else f"{job['share']:.0%}"
+    return (
+        f"{job['stream']}: backfill of {job['job']} is at {share}, {job['rows']:,} rows,"
+        f" {job['ranges_done']:,} of {job['ranges']:,} ranges done"
+    )
 
 
 def _money(report: dict[str, Any]) -> Iterator[str]:

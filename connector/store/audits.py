@@ -186,13 +186,19 @@ class Shelf:
                 f"stream {self.checkpoint.stream} was answered for while it was audited", hint="audit it again"
             )
 
-    def filled(self) -> list[tuple[str, str]]:
-        """Return the cursors, both included, between which backfills have loaded everything."""
+    def filled(self) -> list[tuple[str, str, bool]]:
+        """Return the cursors between which backfills have loaded everything: the first is included, the last if True.
+
+        A range that was cut ends among rows of one cursor, of which the next range may not have read the rest yet.
+        """
         query = """
-            select from_cursor, until_cursor from crm.backfill_ranges
+            select from_cursor, until_cursor, not exists (
+                select from crm.backfill_ranges n where (n.tenant, n.source, n.stream, n.job, n.from_cursor)
+                = (r.tenant, r.source, r.stream, r.job, r.until_cursor) and n.done_at is null)
+            from crm.backfill_ranges r
             where (tenant, source, stream) = (%(tenant)s, %(source)s, %(stream)s) and done_at is not null
         """
-        return [(since, until) for since, until in self.connection.execute(query, self._where).fetchall()]
+        return self.connection.execute(query, self._where).fetchall()
 
     def record(
         self, kind: str, ranges: Sequence[Bucket], outcome: Outcome, *, seconds: float, error: str | None = None

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from connector.errors import LeaseLost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
 #: A standby takes over within this long, even from a process that is frozen.
@@ -71,6 +73,17 @@ def acquire(connection: psycopg.Connection[Any], name: str, *, holder: str = HOL
         {"holder": holder, "name": name, "epoch": epoch, "ttl": TTL_SECONDS},
     ).fetchone()
     return None if taken is None else Lease(name, holder, taken[0])
+
+
+def join(connections: Sequence[psycopg.Connection[Any]], lease: Lease) -> None:
+    """Write under a lease over further connections too: a successor ends their backends as well. Raises LeaseLost."""
+    for connection in connections:
+        joined = connection.execute(
+            "update crm.leases set pids = pids || pg_backend_pid() where name = %s and epoch = %s",
+            (lease.name, lease.epoch),
+        )
+        if joined.rowcount == 0:
+            raise LeaseLost(f"another process took over {lease.name}", hint="run the command again")
 
 
 def assert_held(connection: psycopg.Connection[Any], lease: Lease) -> None:

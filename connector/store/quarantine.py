@@ -146,6 +146,19 @@ def delete(connection: psycopg.Connection[Any], entry_ids: list[int]) -> None:
     connection.execute("delete from crm.quarantine where id = any(%s)", (entry_ids,))
 
 
+def changed(connection: psycopg.Connection[Any], checkpoint: Checkpoint) -> int:
+    """Return how many rows of a stream are known to have come again with other content."""
+    row = connection.execute(
+        """
+        select count(distinct (brand_id, row_key)) from crm.quarantine
+        where (tenant, source, stream) = (%s, %s, %s) and reason = 'changed'
+        """,
+        (checkpoint.tenant, checkpoint.source, checkpoint.stream),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def release_due(connection: psycopg.Connection[Any], checkpoint: Checkpoint, reason: str) -> int:
     """Delete the stream's entries of a reason that passes with time, whose row has been stored since."""
     return connection.execute(

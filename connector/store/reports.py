@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.rows import dict_row
 
-from connector.store import pending, reported
+from connector.store import backfills, pending, reported
 
 if TYPE_CHECKING:
     import psycopg
@@ -54,8 +54,9 @@ _STUBS: Final = """
 def status(connection: psycopg.Connection[Any], tenant: str, subscriptions: dict[str, list[str]]) -> dict[str, Any]:
     """Return the state of every stream and destination; `subscriptions` are each destination's event names.
 
-    A stream's name stands alone where one source has it, else as `source.stream`. `waiting` are the events without a
-    base amount, by currency; `differing` is the number of players of whom the operator's totals say something else.
+    A stream's name stands alone where one source has it, else as `source.stream`. `backfills` are the jobs that are
+    not done; `waiting` are the events without a base amount, by currency; `differing` is the number of players of whom
+    the operator's totals say something else.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         streams = cursor.execute(_STREAMS, (tenant,)).fetchall()
@@ -70,6 +71,7 @@ def status(connection: psycopg.Connection[Any], tenant: str, subscriptions: dict
             row["destination"]: _destination(connection, tenant, row, subscriptions.get(row["destination"], []))
             for row in feeds
         },
+        "backfills": backfills.unfinished(connection, tenant),
         "waiting": pending.waiting(connection, tenant),
         "differing": reported.differing(connection, tenant),
     }
