@@ -8,7 +8,7 @@ EXAMPLES ?= 2000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check bench bench-sweep bench-memory bench-windows bench-exclusion bench-segments soak lock servers
+.PHONY: help install demo test check bench bench-ingest bench-growth bench-latency bench-idle bench-sweep bench-memory bench-windows bench-exclusion bench-segments soak lock servers
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -34,8 +34,20 @@ check: install ## Lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## Measure rows/s and seconds from commit to API
+bench: install ## Measure all speeds, one table and bench/results.json (ARGS="--bets 200000 --growth")
 	$(BIN)/python -m bench $(ARGS)
+
+bench-ingest: install ## Measure a million casino bets into the store, beside plain COPY, dlt and sling (ARGS="--bets 200000 --runs 1")
+	$(BIN)/python -m bench.ingest $(ARGS)
+
+bench-growth: install ## Measure the same into a store that has twenty million events
+	$(BIN)/python -m bench.growth $(ARGS)
+
+bench-latency: install ## Measure seconds from commit to store and API, also beside 2,000 bets/s
+	$(BIN)/python -m bench.latency $(ARGS)
+
+bench-idle: install ## Measure what a daemon with nothing to do costs, here and at the replica
+	$(BIN)/python -m bench.idle $(ARGS)
 
 bench-sweep: install ## Measure what looking back costs the replica
 	$(BIN)/python -m bench.sweep $(ARGS)

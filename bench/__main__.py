@@ -1,41 +1,59 @@
-"""`make bench`: rows/s end to end against plain COPY on the same server, and seconds from commit to store and API.
+"""`make bench`: every benchmark of speed in one run, one table, and `bench/results.json`, the source of the README's.
 
-Prints one line a figure and, last, one JSON object with all of them. Everything is measured in one run, so the ratios
-hold on a noisy machine where single figures do not.
+Each is a module of its own that can be run alone; what is compared is measured side by side in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
-import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench import latency, throughput
-from connector.demo import casino
-from connector.store import embedded
+from bench import growth, idle, ingest, latency, machine, report
+from connector import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> None:
-    """Build one casino and one store, run every benchmark over them."""
+    """Measure what is asked for, keep what was measured before of the rest, print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--bets", type=int, default=500_000)
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long the latency of live rows is watched")
-    parser.add_argument("--rate", type=float, default=200.0, help="live rows a second")
+    parser.add_argument("--bets", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=3, help="of which the median is taken")
+    parser.add_argument("--rivals", type=Path, help="where the environments of dlt and sling are kept from run to run")
+    parser.add_argument("--growth", action="store_true", help="with the store of twenty million events, minutes more")
+    parser.add_argument("--only", nargs="*", help="of ingest, latency, idle, delivery, growth")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="connector-bench-") as name:
-        root = Path(name)
-        root.chmod(0o755)
-        operator = embedded.start(root / "operator", settings={"fsync": "off", "full_page_writes": "off"})
-        store = embedded.start(root / "store")
-        try:
-            built = casino.build(operator, players=20_000, bets=options.bets)
-            figures = throughput.measure(built, store, options.bets)
-        finally:
-            store.stop()
-            operator.stop()
-    figures |= latency.measure(rate=options.rate, seconds=options.seconds)
-    print(json.dumps(figures))
+    figures = json.loads(report.RESULTS.read_text())["figures"] if report.RESULTS.exists() else {}
+    for name, measure in _benchmarks(options).items():
+        print(f"{name} ...", flush=True)
+        figures[name] = measure()
+    results = {"date": f"{clock.now():%Y-%m-%d}", "machine": machine.machine(), "figures": figures}
+    results["versions"] = machine.versions(figures.get("ingest", {}))
+    report.RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    report.show(results)
+
+
+def _benchmarks(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, float]]]:
+    """Return the benchmarks that this run is made of."""
+    found: dict[str, Callable[[], dict[str, float]]] = {
+        "ingest": lambda: ingest.run(bets=options.bets, runs=options.runs, folder=options.rivals),
+        "latency": latency.measure,
+        "idle": idle.measure,
+    }
+    if importlib.util.find_spec("bench.delivery") is not None:
+        found["delivery"] = lambda: _rounded(importlib.import_module("bench.delivery").measure())
+    if options.growth or "growth" in (options.only or ()):
+        found["growth"] = growth.measure
+    return {name: measure for name, measure in found.items() if not options.only or name in options.only}
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in figures.items()}
 
 
 if __name__ == "__main__":
