@@ -8,7 +8,7 @@ EXAMPLES ?= 2000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check bench bench-ingest bench-growth bench-latency bench-idle bench-sweep bench-memory bench-windows bench-exclusion bench-segments soak lock servers
+.PHONY: help install demo test check bench bench-ingest bench-growth bench-latency bench-delivery bench-idle bench-sweep bench-memory bench-windows bench-exclusion bench-segments soak lock servers
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -57,6 +57,9 @@ bench-memory: install ## Measure the daemon's memory at a first load of five mil
 
 bench-windows: install ## Measure midnight for a million depositors
 	$(BIN)/python -m bench.windows $(ARGS)
+
+bench-delivery: install ## Measure items/s to the API, and live events beside history
+	$(BIN)/python -m bench.delivery $(ARGS)
 
 bench-exclusion: install ## Measure an exclusion with a million events pending
 	$(BIN)/python -m bench.exclusion $(ARGS)

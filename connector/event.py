@@ -107,6 +107,8 @@ _KEY_PART: Final = re.compile(r"((?:[^\\|]|\\.)*)\|", re.DOTALL)
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', **{chr(code): f"\\u{code:04x}" for code in range(32)}}
 #: What a destination never gets twice needs an id that never changes: 26 characters of Crockford's base 32.
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+#: Ten bits at once: a backlog needs millions of ids.
+_PAIRS: Final = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
 def empty(schema: dict[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
@@ -168,4 +170,4 @@ def ulid(occurred_ms: int, identity: tuple[str, ...]) -> str:
     """
     digest = hashlib.sha256("\x1f".join(identity).encode()).digest()
     number = (max(occurred_ms, 0) & (1 << 48) - 1) << 80 | int.from_bytes(digest[:10], "big")
-    return "".join(_CROCKFORD[number >> 5 * index & 31] for index in range(25, -1, -1))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])

@@ -18,8 +18,9 @@ from connector.destinations.contract import Destination, Item, Previous, Profile
 from connector.errors import ConnectorError, Halted, LeaseLost, Transient
 from connector.seat import Seat
 from connector.service import Worked
-from connector.store import feeds, segment_feed, windows
+from connector.store import delivered, feeds, segment_feed, windows
 from connector.store.database import classify
+from connector.store.delivered import Sent
 from connector.store.feeds import EXCLUSIONS, Lane, Place, Settled
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Players or events looked at in one step: about one batch.
 STEP: Final = 1000
+#: Of history a lane takes less at a time: what has just happened waits for the step in hand.
+HISTORY_STEP: Final = 250
 #: A step that takes longer ends after the batch in hand: every loop reports often enough for the watchdog.
 STEP_SECONDS: Final = 15.0
 _TIDY_SECONDS: Final = 30.0
@@ -143,21 +146,22 @@ class Relay:
         if profiles.busy or self.lane.number == EXCLUSIONS:
             return profiles
         due = self._tidy(connection)
-        waited = self._send_parked(connection, history=False) if profiles.items or due else 0
-        if waited == STEP:  # the rest of what waited goes before anything newer
-            return Result(profiles.items + waited, busy=True)
+        waited = self._send_parked(connection, history=False) if profiles.items or due else Result()
+        if waited.busy:  # the rest of what waited goes before anything newer
+            return Result(profiles.items + waited.items, busy=True)
         sent = self._send_events(connection, until)
+        items = profiles.items + waited.items + sent.items
         if sent.busy or not (due or self._history):  # history goes when nothing else wants to
-            return Result(profiles.items + waited + sent.items, busy=sent.busy)
+            return Result(items, busy=sent.busy)
         old = self._send_parked(connection, history=True)
-        self._history = old == STEP
-        return Result(profiles.items + waited + sent.items + old, busy=self._history)
+        self._history = old.busy
+        return Result(items + old.items, busy=old.busy)
 
     def _send_changes(self, connection: psycopg.Connection[Any]) -> Result:
         rows = feeds.changes(connection, self.lane, after=self._place.change_seq, limit=STEP)
         items: list[Item] = []
         marks: dict[int, int] = {}
-        news: list[tuple[int, list[str], bool]] = []
+        news: list[Sent] = []
         mine = [row for row in rows if not row["is_stub"] and row["tenant"] == self.lane.tenant]
         mine = [contacts.opened(row, self.lane.tenant, self.keys) for row in mine]
         at, ids = clock.now(), [row["player_id"] for row in mine]
@@ -174,8 +178,8 @@ class Relay:
                 items.append(item)
                 marks[id(item)] = row["change_seq"]
                 if not item.names <= previous.names or item.unsubscribed > previous.unsubscribed_by_us:
-                    news.append((item.player_id, sorted(item.names), item.unsubscribed))
-        feeds.intend(connection, self.lane, news)
+                    news.append(_sent(item))
+        delivered.intend(connection, self.lane.tenant, self.lane.destination, news)
         deadline = clock.monotonic() + STEP_SECONDS
         for batch in self.destination.batches(items):
             if clock.monotonic() > deadline:
@@ -200,19 +204,20 @@ class Relay:
             return self.destination.encode_erasure(profile)
         return self.destination.encode_profile(profile, previous)
 
-    def _send_parked(self, connection: psycopg.Connection[Any], *, history: bool) -> int:
+    def _send_parked(self, connection: psycopg.Connection[Any], *, history: bool) -> Result:
         """Send events that waited for their player's profile, which went out before, or until they were harmless."""
-        found = feeds.parked(connection, self.lane, self._place, history=history, limit=STEP)
+        limit = HISTORY_STEP if history else STEP
+        found = feeds.parked(connection, self.lane, self._place, history=history, limit=limit)
         rows = [row for row in found if not row["waiting"]]
         if not rows:
-            return 0
+            return Result()
         items, verdicts = self._sift(rows, max_age=inf if history else self.settings.max_age)
         for batch in self.destination.batches(items):
             allowed, excluded = _sorted_out(connection, batch)
             sent = replace(_tally(excluded), unparked=[item.seq for item in batch if item.seq is not None])
             self._deliver(connection, allowed, self._place, sent)
         self._settle(connection, self._place, replace(_tally(verdicts), unparked=[row["seq"] for row in rows]))
-        return len(rows)
+        return Result(len(rows), busy=len(found) == limit)
 
     def _send_events(self, connection: psycopg.Connection[Any], until: int) -> Result:
         """Send the lane's events in order. The place never moves past an event whose verdict is not written with it."""
@@ -263,11 +268,7 @@ class Relay:
         pairs = list(zip(batch, outcomes, strict=True))
         accepted = [item for item, refusal in pairs if refusal is None]
         letters = [_letter(item, refusal, self.keys) for item, refusal in pairs if refusal is not None]
-        profiles = [
-            (item.player_id, item.digest, sorted(item.names), item.unsubscribed)
-            for item in accepted
-            if item.kind == "profile"
-        ]
+        profiles = [_sent(item) for item in accepted if item.kind == "profile"]
         distrusted = [item.player_id for item, refusal in pairs if refusal is not None and item.kind == "profile"]
         sent = [(item.player_id, item.seq or 0) for item in accepted]
         done = replace(extra, accepted=sent, letters=letters, profiles=profiles, distrusted=distrusted)
@@ -317,6 +318,10 @@ def _profile(
     place = row["player_id"], row["brand_id"], row["external_id"]
     names = frozenset(segments[number] for number in row["segment_ids"] if number in segments)
     return Profile(*place, excluded, values=row, payments=payments, places=places, at=at, segments=names)
+
+
+def _sent(item: Item) -> Sent:
+    return Sent(item.player_id, item.digest, item.names, item.unsubscribed)
 
 
 def _event(row: Mapping[str, Any], tenant: str) -> StoredEvent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from connector.payments import Payments
 
@@ -35,8 +35,7 @@ class Profile:
     segments: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class StoredEvent:
+class StoredEvent(NamedTuple):
     """An event as the store keeps it, with what its identity is made of."""
 
     seq: int
@@ -61,8 +60,7 @@ class Previous:
     unsubscribed_by_us: bool = False
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One thing to deliver, serialised, with what settling needs to know. `digest` and `names`: profiles only."""
 
     kind: Literal["profile", "event"]

@@ -6,6 +6,7 @@ deposit a text. What is unknown is absent, so that it is removed where it went b
 
 from __future__ import annotations
 
+import functools
 import json
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from connector.payments import LIFETIME, TOTAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from connector.config import Attributes, Brand
     from connector.destinations.contract import Profile
@@ -32,6 +33,12 @@ _FLAGS: Final = {
     "receive_promos_via_phone_calls": ("promo_phone", "false"),
     "agreed_to_partner_promotions": ("partner_promos", "false"),
 }
+#: Lifetimes in the base currency stand in crm.players (see store.windows.payments).
+_LIFETIMES: Final[tuple[tuple[Kind, str, str], ...]] = (
+    ("deposit", "deposit_count", "total_deposited"),
+    ("cashout", "withdrawal_count", "total_withdrawn"),
+)
+_ZERO: Final = Decimal(0)
 _TRUE: Final = frozenset({"true", "t", "1", "yes", "y"})
 
 
@@ -57,36 +64,44 @@ def attributes(profile: Profile, brand: Brand | None, wanted: Attributes) -> dic
         "site_domain": brand.site_domain if brand else None,
         # PENDING may not be mailed yet, but nobody has excluded the player
         "self_excluded": True if profile.excluded and values.get("status_raw") != "PENDING" else None,
-        **dict(_payments(profile, wanted)),
     }
-    return {
+    fitting = {
         name: value for name, value in found.items() if value is not None and len(str(value).encode()) <= VALUE_BYTES
     }
+    return fitting | _payments(profile, wanted)
 
 
-def _payments(profile: Profile, wanted: Attributes) -> Iterator[tuple[str, Any]]:
-    """Yield counts and sums by window and currency, lifetimes, and the last deposit."""
-    kinds: dict[Kind, list[str]] = {"deposit": wanted.currencies, "cashout": wanted.cashout_currencies}
-    for kind, currencies in kinds.items():
-        for period in (LIFETIME, *wanted.windows):
+def _payments(profile: Profile, wanted: Attributes) -> dict[str, Any]:
+    """Return counts and sums by window and currency, lifetimes, and the last deposit."""
+    values, payments = profile.values, profile.payments
+    counts, sums = dict(payments.counts), dict(payments.sums)
+    for kind, number, total in _LIFETIMES:
+        counts[kind, LIFETIME, TOTAL] = values.get(number) or 0
+        sums[kind, LIFETIME, TOTAL] = Decimal(values.get(total) or 0).scaleb(-profile.places)
+    found: dict[str, Any] = {}
+    for key, count, amount in _told(tuple(wanted.windows), tuple(wanted.currencies), tuple(wanted.cashout_currencies)):
+        found[count], found[amount] = counts.get(key, 0), sums.get(key, _ZERO)
+    if payments.last_deposit is not None:
+        found["last_sum_deposit"] = format(payments.last_deposit, f".{profile.places}f")
+    if (last := values.get("last_deposit_at")) is not None:
+        found["last_time_deposit"] = _seconds(last)
+    return found
+
+
+@functools.lru_cache
+def _told(
+    windows: tuple[str, ...], deposits: tuple[str, ...], cashouts: tuple[str, ...]
+) -> list[tuple[tuple[Kind, str, str], str, str]]:
+    """Return which payments are told, each with the names of its count and its sum."""
+    kinds: list[tuple[Kind, tuple[str, ...]]] = [("deposit", deposits), ("cashout", cashouts)]
+    told = []
+    for kind, currencies in kinds:
+        for period in (LIFETIME, *windows):
+            name = f"{LIFETIME}_{kind}_{{}}" if period == LIFETIME else f"{kind}_{{}}_{period}"
             for currency in (TOTAL, *currencies):
-                for what, value in zip(("count", "sum"), _counted(profile, kind, period, currency), strict=True):
-                    name = f"{LIFETIME}_{kind}_{what}" if period == LIFETIME else f"{kind}_{what}_{period}"
-                    yield f"{name}_{currency}".lower(), value
-    last = profile.payments.last_deposit
-    yield "last_sum_deposit", None if last is None else format(last, f".{profile.places}f")
-    yield "last_time_deposit", _seconds(profile.values.get("last_deposit_at"))
-
-
-def _counted(profile: Profile, kind: Kind, period: str, currency: str) -> tuple[int, Decimal]:
-    if (period, currency) == (LIFETIME, TOTAL):
-        number, total = (
-            ("deposit_count", "total_deposited") if kind == "deposit" else ("withdrawal_count", "total_withdrawn")
-        )
-        subunits = Decimal(profile.values.get(total) or 0)
-        return profile.values.get(number) or 0, subunits.scaleb(-profile.places)
-    key = (kind, period, currency)
-    return profile.payments.counts.get(key, 0), profile.payments.sums.get(key, Decimal(0))
+                count, amount = (f"{name.format(what)}_{currency}".lower() for what in ("count", "sum"))
+                told.append(((kind, period, currency), count, amount))
+    return told
 
 
 def _disabled(profile: Profile) -> str:

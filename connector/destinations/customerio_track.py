@@ -131,7 +131,7 @@ class CustomerIOTrack:
         """
         moves: dict[tuple[int, str], dict[str, int]] = {}
         for index, item in enumerate(batch):
-            if outcomes[index] is None:
+            if (item.leaves or item.joins) and outcomes[index] is None:
                 for number, move in [*((n, "remove") for n in item.leaves), *((n, "add") for n in item.joins)]:
                     moves.setdefault((number, move), {})[item.person] = index
         for (number, move), people in sorted(moves.items()):

@@ -42,7 +42,7 @@ _COUNT: Final = f"""
 _PARK: Final = f"""
     insert into crm.parked_events (tenant, destination, player_id, seq, salt)
     select s.tenant, %(destination)s, e.player_id, e.seq, %(salt)s {_EVENTS}
-    on conflict (tenant, destination, player_id, seq) do update set salt = excluded.salt, history = false
+    on conflict (tenant, destination, seq) do update set salt = excluded.salt, history = false
 """
 
 

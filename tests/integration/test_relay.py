@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import pytest
 
-from connector import app as application, clock, config
+from connector import app as application, clock, config, relay as relay_module
 from connector.destinations import customerio_items
 from connector.emulators.options import Faults
 from connector.errors import Halted, Transient
@@ -426,6 +426,68 @@ def test_a_profile_that_comes_during_a_step_still_goes_before_its_events(
     feed.drain()
     owner = feed.log[-1][1]
     assert [kind for kind, player, _, _ in feed.log if player == owner] == ["profile", "event"]
+
+
+# History ------------------------------------------------------------------------------------------------------------
+
+#: Puts all history up for sending, as `backfill --send-events` does.
+PARK_HISTORY: Final = """
+    insert into crm.parked_events (tenant, destination, player_id, seq, history)
+    select 'kaasino', 'customerio', player_id, seq, true from crm.event_rows where history returning seq
+"""
+
+
+def test_a_player_who_changes_meanwhile_does_not_interrupt_history(
+    feed_of: Callable[..., Feed], writer: Writer, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That player's events wait for the profile; the rest of history follows at once, not at the next tidying."""
+    monkeypatch.setattr(relay_module, "HISTORY_STEP", 4)
+    feed = feed_of(lanes=1)
+    writer.profiles(*players(3))
+    writer.events(*deposits(*range(12), players=3, history=True, occurred_at=clock.now() - timedelta(days=30)))
+    feed.drain()
+    look(PARK_HISTORY)
+    writer.profiles({"external_id": "0", "email": "new@example.com"})
+
+    def change(_: Sequence[Item]) -> None:
+        feed.act = nothing
+        writer.profiles({"external_id": "1", "email": "newer@example.com"})
+
+    feed.act = change
+    feed.app.relays[1]._tidy_at = 0.0
+    feed.drain()
+    assert len(feed.sent("event")) == 12
+    for player in range(3):
+        sent = [event for event in feed.sent("event") if event["identifiers"] == {"id": f"kaasino:{player}"}]
+        keys = [int(event["attributes"]["transaction_id"][1:]) for event in sent]
+        assert keys == sorted(keys)
+
+
+def test_a_step_reads_no_more_than_it_sends_however_much_waits(feed: Feed, writer: Writer, store: Database) -> None:
+    """Also where the planner knows nothing of a table yet: at a first load it has been empty a moment before."""
+    writer.profiles(*players(20))
+    writer.events(*deposits(*range(2000), players=20, history=True, occurred_at=clock.now() - timedelta(days=30)))
+    with store.connect() as connection:
+        connection.execute("analyze crm.delivered_profiles")
+        connection.execute(
+            "insert into crm.delivered_profiles (tenant, destination, player_id, hash)"
+            " select 'kaasino', 'customerio', n, '' from generate_series(40000, 1, -1) n"
+        )
+        connection.execute(PARK_HISTORY)
+        connection.execute("analyze crm.parked_events")
+        lane = feed.app.relays[1].lane
+        feeds.open_lane(connection, lane)
+        values = {**feeds.vars_of(lane), "after": 0, "changes": 0, "limit": 50}
+        for statement in (feeds._LANE_CHANGES, feeds._PARKED_HISTORY):
+            ((plan,),) = connection.execute(f"explain (analyze, format json) {statement}", values).fetchall()
+            assert max(read_rows(plan[0]["Plan"])) <= 1000, statement  # of 40,000 profiles, of 2,000 events
+
+
+def read_rows(node: dict[str, Any]) -> Iterator[float]:
+    """Yield how many rows each node of a plan has looked at."""
+    yield (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    for child in node.get("Plans", []):
+        yield from read_rows(child)
 
 
 # Exclusions ---------------------------------------------------------------------------------------------------------
