@@ -47,6 +47,7 @@ _FUTURE: Final = 86_400 * SECOND
 _FUTURE_ROWS: Final = 100
 #: An epoch integer of these days, in the coarsest unit, is not smaller.
 _EPOCH_SECONDS: Final = 10**9
+_NOTHING: Final = Normalised()
 FAR_AHEAD: Final = "dated more than a day ahead"
 
 
@@ -171,7 +172,7 @@ def _read(desk: Desk, stream: Stream, sample: Sample, after: Position | None) ->
     started = clock.monotonic()
     page = desk.reader.read(stream.view, window, limit=stream.limit)
     if page.last is None:
-        return _Read(page, Normalised())
+        return _Read(page, _NOTHING)
     there = clock.monotonic()
     normalised = _normalised(desk, stream, page)
     return _Read(page, normalised, {"read": there - started, "normalise": clock.monotonic() - there})

@@ -79,6 +79,8 @@ class Relay:
     _place: Place = field(default_factory=lambda: Place(0, 0), init=False)
     _distrusted: int = field(default=0, init=False)
     _tidy_at: float = field(default=0.0, init=False)
+    #: The store's newest numbers when nothing was left to send.
+    _quiet: Place | None = field(default=None, init=False)
     _history: bool = field(default=False, init=False)
     _missing: list[str] = field(default_factory=list, init=False)
 
@@ -125,7 +127,7 @@ class Relay:
         if taken is None:
             return None
         connection, _ = taken
-        self._place = feeds.open_lane(connection, self.lane)
+        self._place, self._quiet = feeds.open_lane(connection, self.lane), None
         # what was in flight before may have arrived: up to here no hash says what the API holds
         self._distrusted = feeds.horizon(connection).change_seq
         self.destination.ping()  # nothing leaves before the credentials have told their region
@@ -141,7 +143,15 @@ class Relay:
             log.debug("feed.state_not_written", error=type(failure).__name__)
 
     def _step(self, connection: psycopg.Connection[Any]) -> Result:
-        until = feeds.horizon(connection).event_seq
+        """Send what there is; one question of the store a pass where nothing is new."""
+        horizon = feeds.horizon(connection)
+        if horizon == self._quiet and (clock.monotonic() < self._tidy_at or self.lane.number == EXCLUSIONS):
+            return Result()
+        result = self._send(connection, horizon.event_seq)
+        self._quiet = None if result.busy else horizon
+        return result
+
+    def _send(self, connection: psycopg.Connection[Any], until: int) -> Result:
         profiles = self._send_changes(connection)
         if profiles.busy or self.lane.number == EXCLUSIONS:
             return profiles

@@ -25,7 +25,7 @@ def copy_frame(connection: psycopg.Connection[Any], target: LiteralString, frame
     Null (nothing) and the empty text (quoted) are kept apart on both sides.
     """
     instants = selectors.datetime(time_zone="*")
-    texts = frame.with_columns(pl.concat_str(instants.dt.replace_time_zone(None).cast(pl.String), pl.lit("+00")))
+    texts = frame.with_columns(instants.dt.replace_time_zone(None).cast(pl.String) + "+00")
     with connection.cursor() as cursor, cursor.copy(f"copy {target} from stdin {_FORMAT}") as copy:
         for part in texts.iter_slices(_ROWS):
             buffer = BytesIO()

@@ -71,8 +71,10 @@ def payments(
     TOTAL over a lifetime stands in crm.players (total_deposited, deposit_count, ...), since the operator's own word on
     it may count there.
     """
-    values = {"tenant": tenant, "players": list(player_ids), "at": at}
     found = {player_id: Payments() for player_id in player_ids}
+    if not found:
+        return found
+    values = {"tenant": tenant, "players": list(player_ids), "at": at}
     subunit = Decimal(1).scaleb(-places)
     for player_id, code, currency, play, *sums in connection.execute(_RECENT, values):
         for index, window in enumerate(_WINDOWS):

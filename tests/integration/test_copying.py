@@ -21,16 +21,23 @@ _ROW: Final = st.tuples(
     st.none()
     | st.sampled_from(["", "\\.", "\\N", "a\tb", '"', "\x01", "\x01\x01", "\r\n", "\n", '{"a":"b\\tc"}', " "]),
     st.none() | st.datetimes(_FIRST, _LAST, timezones=st.just(UTC)),
+    st.none() | st.datetimes(_FIRST, _LAST, timezones=st.just(UTC)),
     st.none() | st.integers(-(2**63), 2**63 - 1),
 )
-_SCHEMA: Final = {"a": pl.String, "b": pl.String, "at": pl.Datetime("us", "UTC"), "n": pl.Int64}
+_SCHEMA: Final = {
+    "a": pl.String,
+    "b": pl.String,
+    "at": pl.Datetime("us", "UTC"),
+    "till": pl.Datetime("us", "UTC"),
+    "n": pl.Int64,
+}
 
 
 @pytest.fixture(scope="module")
 def scratch(postgres: Any) -> Iterator[psycopg.Connection[Any]]:
     """Give a session with a table of its own."""
     with psycopg.connect(postgres.create("copying"), options="-c timezone=America/New_York") as connection:
-        connection.execute("create temporary table target (a text, b text, at timestamptz, n bigint)")
+        connection.execute("create temporary table target (a text, b text, at timestamptz, till timestamptz, n bigint)")
         yield connection
 
 
@@ -41,5 +48,5 @@ def test_every_text_and_every_instant_arrives_as_it_was(
 ) -> None:
     """Separators, quotes, line ends, empty texts and the first and last years go through COPY unharmed."""
     scratch.execute("truncate target")
-    copy_frame(scratch, "target (a, b, at, n)", pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
-    assert scratch.execute("select a, b, at, n from target order by ctid").fetchall() == rows
+    copy_frame(scratch, "target (a, b, at, till, n)", pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+    assert scratch.execute("select a, b, at, till, n from target order by ctid").fetchall() == rows
