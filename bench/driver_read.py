@@ -1,6 +1,6 @@
 """Reads a view of MariaDB to its end and throws it away: what the driver can do at all. A process of its own.
 
-It reads as connector.sources.mysql does: one connection, a streaming cursor, values left as the server's text.
+As a program reads it that wants its texts: one connection, a streaming cursor, values left as the server's text.
 """
 
 from __future__ import annotations

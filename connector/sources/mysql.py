@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
 import pymysql
 import sqlalchemy as sa
-from pymysql.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
+from connector.sources import mysql_rows
 from connector.sources.dialect import Sample, Settings, bytes_of, shut, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
 
 _SAMPLE: Final = sa.text(
     "select cast(unix_timestamp(utc_timestamp(6)) * 1000000 as signed) * 1000, @@read_only, @@version"
@@ -66,6 +67,9 @@ class MySQL:
 
     def prepare(self, connection: sa.Connection, settings: Settings) -> None:
         """See Dialect. MariaDB and MySQL name their statement time-out differently."""
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, pymysql.Connection)
+        mysql_rows.enlarge(driver)
         connection.execute(sa.text("set session transaction read only"))
         connection.execute(sa.text("set time_zone = '+00:00'"))
         connection.execute(_LENIENT_DATES)
@@ -123,32 +127,22 @@ class MySQL:
     def fetch(
         self, connection: sa.Connection, query: sa.Select[Any], types: Mapping[str, str], *, bytes_limit: int
     ) -> pl.DataFrame:
-        """See Dialect. The driver's converters are switched off: what arrives is the server's own text."""
+        """See Dialect. What arrives is the server's own text: no converter of the driver's touches it."""
         driver = connection.connection.driver_connection
         assert isinstance(driver, pymysql.Connection)
         compiled = _compiled(query)
-        readers = [_reader(type_name.lower()) for type_name in types.values()]
-        settings = driver.decoders, driver.use_unicode
-        driver.decoders, driver.use_unicode = {}, False
-        rows: list[tuple[str | None, ...]] = []
-        size = 0
-        cursor = driver.cursor(SSCursor)
+        cursor = driver.cursor(mysql_rows.RowCursor)
         try:
             cursor.execute(str(compiled), compiled.params)
-            while size <= bytes_limit and (row := cursor.fetchone()):
-                size += sum(len(value) for value in row if value)
-                rows.append(
-                    tuple(None if value is None else read(value) for read, value in zip(readers, row, strict=True))
-                )
-            if size > bytes_limit:  # nothing else stops the server from sending all of it
+            rows, stopped = mysql_rows.read(cursor, columns=len(types), bytes_limit=bytes_limit)
+            if stopped:  # nothing else stops the server from sending all of it
                 _forget(cursor)
                 connection.invalidate()
         finally:
-            driver.decoders, driver.use_unicode = settings
             if not driver.open:
                 _forget(cursor)
             cursor.close()
-        return pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")
+        return mysql_rows.columns_of(rows, types)
 
     def needs_sort(self, connection: sa.Connection, query: sa.Select[Any]) -> bool | None:
         """See Dialect."""
@@ -182,7 +176,7 @@ class MySQL:
         return isinstance(original, pymysql.err.MySQLError) and bool(original.args) and original.args[0] in _TRANSIENT
 
 
-def _forget(cursor: SSCursor) -> None:
+def _forget(cursor: mysql_rows.RowCursor) -> None:
     """Drop the rest of a result that nobody wants: the driver would read it to its end, also when it is collected."""
     if (result := getattr(cursor, "_result", None)) is not None:
         result.unbuffered_active = False
@@ -191,13 +185,6 @@ def _forget(cursor: SSCursor) -> None:
 def _text(value: object) -> str:
     """Decode what the server sent."""
     return text_of(bytes(value)) if isinstance(value, bytes | bytearray) else str(value)
-
-
-def _reader(lowered: str) -> Callable[[bytes], str]:
-    """Return how a type's bytes become text: BIT is a number, BINARY(n) an id that nobody can read but in hex."""
-    if lowered.startswith("bit"):
-        return lambda raw: str(int.from_bytes(raw))
-    return bytes.hex if lowered.startswith("binary") else text_of
 
 
 def _member(text: str, type_name: str) -> int:
