@@ -41,7 +41,7 @@ def scratch(postgres: Any) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(_ROW, max_size=5))
 def test_every_text_and_every_instant_arrives_as_it_was(
     scratch: psycopg.Connection[Any], rows: list[tuple[object, ...]]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.scenarios.committed.tables import Precision
 
 #: Examples for PostgreSQL, both precisions together; the other servers get a share of it beside.
-EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "50"))
+EXAMPLES: Final = int(os.environ.get("CONNECTOR_EXAMPLES", "30"))
 STEPS: Final = 12
 #: Servers that only a soak has time for.
 OTHERS: Final = (
