@@ -114,8 +114,9 @@ def _accounted(spent: dict[tuple[str, str], float]) -> Iterator[None]:
 
     tick = booked(poller.tick, "tail")
 
-    def one_by_one(*arguments: Any, most: int, **named: Any) -> Generator[poller.Tick]:
-        for _ in range(most):
+    def one_by_one(*arguments: Any, seconds: float, **named: Any) -> Generator[poller.Tick]:
+        until = clock.monotonic() + seconds
+        while clock.monotonic() < until:
             done = tick(*arguments, **named)
             yield done
             if not done.more:

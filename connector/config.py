@@ -160,7 +160,7 @@ class Source(Model):
     wait: Wait = Wait()
     backfill: Backfill = Backfill()
     statement_timeout: Seconds = 30.0
-    page_rows: Annotated[int, Field(ge=1, le=200_000)] = 20_000
+    page_rows: Annotated[int, Field(ge=1, le=200_000)] = 40_000
     #: Currency -> its views give amounts as whole numbers of 10^-places of it; one that is not named is in plain units.
     scales: dict[Code, Annotated[int, Field(ge=0, le=18)]] = {}
     brands: dict[str, Brand] = {}

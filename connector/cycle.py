@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from connector.sources.dialect import Sample
     from connector.store.database import Database
 
-#: Pages a stream may read in one cycle: users are never held up by bets for longer than these.
-PAGES: Final = 8
+#: What a stream with a backlog may take of one cycle: users are never held up by bets for much longer than this.
+STREAM_SECONDS: Final = 5.0
 #: A pass that took longer reads one more page of each stream at most: every loop reports often enough for the watchdog.
 PASS_SECONDS: Final = 20.0
 #: How often rows that are not read (no cursor, or ahead of the clock) are counted, and a stopped stream is tried again.
@@ -261,7 +261,7 @@ class Cycle:
     ) -> Result:
         horizon = self._horizon(desk, slot, stream, sample, progress)
         rows, more = 0, True
-        with closing(poller.ticks(desk, stream, sample, horizon=horizon, most=PAGES)) as ticks:
+        with closing(poller.ticks(desk, stream, sample, horizon=horizon, seconds=STREAM_SECONDS)) as ticks:
             for done in ticks:
                 rows += done.rows
                 more = done.more

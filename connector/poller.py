@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from connector import clock
+from connector.ahead import ahead
 from connector.errors import Halted, Paused
 from connector.held import Gaps, Held, Pass
 from connector.normalised import Normalised
@@ -132,30 +133,34 @@ class Tick:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def ticks(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None, most: int) -> Generator[Tick]:
-    """Read pages above `at` and commit each, up to `most`; the next one is read while the last is committed.
+def ticks(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None, seconds: float) -> Generator[Tick]:
+    """Read pages above `at` and commit each, in order; none is begun after `seconds`, those begun are still committed.
 
     `horizon`: marks at or below it can no longer appear late. It was sampled before the first read, as `sample` was, so
     no page is read ahead of a later one: what is left over when the caller stops is thrown away. Close it.
     """
-    coming = _read(desk, stream, sample, stream.at)
-    if not coming.page.full:  # the usual case: a thread would cost more than it brings
-        yield _tick(desk, stream, sample, coming, horizon=horizon)
+    until = clock.monotonic() + seconds
+    first = _read(desk, stream, sample, stream.at)
+    if not first.page.full:  # the usual case: threads would cost more than they bring
+        yield _tick(desk, stream, sample, _normalise(desk, stream, first), horizon=horizon)
         return
-    with ThreadPoolExecutor(1, "read-ahead") as ahead:  # whatever happens, the session is free again at its end
-        for left in range(most - 1, -1, -1):
-            read, last = coming, coming.page.last
-            reading = ahead.submit(_read, desk, stream, sample, last) if left and read.page.full else None
+
+    def following(read: _Read) -> _Read | None:
+        late = clock.monotonic() > until
+        return None if late or not read.page.full else _read(desk, stream, sample, read.page.last)
+
+    with closing(ahead(first, following, lambda read: _normalise(desk, stream, read))) as pages:
+        for read in pages:
             done = _tick(desk, stream, sample, read, horizon=horizon)
             yield done
-            if not (left and done.more):
+            if not done.more:
                 return
-            coming = reading.result() if reading is not None else _read(desk, stream, sample, stream.at)
 
 
 def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> Tick:
     """Read the next page above `at` and commit it; see `ticks`."""
-    return _tick(desk, stream, sample, _read(desk, stream, sample, stream.at), horizon=horizon)
+    read = _normalise(desk, stream, _read(desk, stream, sample, stream.at))
+    return _tick(desk, stream, sample, read, horizon=horizon)
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ class _Read:
     """A page and what it became: nothing yet stands in the store."""
 
     page: Page
-    normalised: Normalised
+    normalised: Normalised = _NOTHING
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -171,11 +176,15 @@ def _read(desk: Desk, stream: Stream, sample: Sample, after: Position | None) ->
     window = Window(after, _upper_bound(desk, stream, sample))
     started = clock.monotonic()
     page = desk.reader.read(stream.view, window, limit=stream.limit)
-    if page.last is None:
-        return _Read(page, _NOTHING)
-    there = clock.monotonic()
-    normalised = _normalised(desk, stream, page)
-    return _Read(page, normalised, {"read": there - started, "normalise": clock.monotonic() - there})
+    return _Read(page, seconds={"read": clock.monotonic() - started})
+
+
+def _normalise(desk: Desk, stream: Stream, read: _Read) -> _Read:
+    if read.page.last is None:
+        return read
+    started = clock.monotonic()
+    normalised = _normalised(desk, stream, read.page)
+    return _Read(read.page, normalised, {**read.seconds, "normalise": clock.monotonic() - started})
 
 
 def _normalised(desk: Desk, stream: Stream, page: Page) -> Normalised:

@@ -7,15 +7,17 @@ import json
 import signal
 import threading
 from pathlib import Path  # noqa: TC003  typer reads it at run time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from connector import clock
-from connector.emulators import serve, tls
-from connector.emulators.options import Faults, Json, Options, change
-from connector.emulators.webhooks import Settings
 from connector.errors import ConnectorError, Misconfigured
+
+if TYPE_CHECKING:
+    from connector.emulators import serve, tls
+    from connector.emulators.options import Faults, Json, Options
+    from connector.emulators.webhooks import Settings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -55,6 +57,9 @@ def customerio(
     seed: Annotated[int | None, typer.Option(help="Make chance repeatable.")] = None,
 ) -> None:
     """Run a Customer.io-compatible server: Track v1 and v2, App API, and a control endpoint under /_control."""
+    from connector.emulators import serve
+    from connector.emulators.webhooks import Settings
+
     flags = {name: value for name, value in locals().items() if value is not None}
     flags |= {"redirect_status": redirect, "url": webhook_url, "signing_key": webhook_key or Settings().signing_key}
     try:
@@ -87,6 +92,9 @@ def _address(listen: str) -> tuple[str, int]:
 
 def _settings(flags: Json, further: list[str]) -> tuple[Options, Faults, Settings]:
     """Sort flags and `NAME=JSON` settings by the group that knows the name; `webhooks.NAME` is a webhook's."""
+    from connector.emulators.options import Faults, Options, change
+    from connector.emulators.webhooks import Settings
+
     groups: tuple[Options, Faults, Settings] = (Options(), Faults(), Settings())
     changes: tuple[Json, Json, Json] = ({}, {}, {})
     known = [{entry.name for entry in dataclasses.fields(group)} for group in groups]
@@ -115,6 +123,8 @@ def _assignment(entry: str) -> tuple[str, object]:
 
 
 def _certificate(cert: Path | None, key: Path | None, *, host: str, made: bool) -> tls.Certificate | None:
+    from connector.emulators import tls
+
     if made:
         return tls.self_signed(now=clock.now(), host=host)
     if cert is None and key is None:

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 import psycopg
 import sqlalchemy as sa
+from psycopg import generators
 
 from connector.sources.dialect import Sample, Settings, SourceType, bytes_of, shut, text_of, typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn
 
 _SAMPLE: Final = sa.text("""
     select (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000,
@@ -45,6 +49,27 @@ ANY_BYTES: Final = "SQL_ASCII"
 
 class _PageFullError(Exception):
     """Leaves a COPY early: only an exception makes the driver cancel what is left of it."""
+
+
+def _rows(pgconn: PGconn, buffer: bytearray, limit: int) -> PQGen[bool]:
+    """Add what a COPY sends to `buffer`, row by row as libpq has it; returns whether it has ended within the limit.
+
+    The driver's own `Copy.read` does the same and starts a generator for each row: 1.3 us a row against 0.8.
+    """
+    while len(buffer) <= limit:
+        size, row = pgconn.get_copy_data(1)
+        if size > 0:
+            buffer += row
+        elif size == 0:  # nothing has come yet
+            while not (yield generators.WAIT_R):
+                continue
+            pgconn.consume_input()
+        else:
+            (result,) = yield from generators.fetch_many(pgconn)
+            if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result)
+            return True
+    return False
 
 
 class PostgreSQL:
@@ -129,11 +154,9 @@ class PostgreSQL:
         encoding = f", ENCODING '{ANY_BYTES}'" if untold else ""
         statement: Any = f"COPY ({text}) TO STDOUT (FORMAT csv{encoding})".encode()
         buffer = bytearray()
-        with contextlib.suppress(_PageFullError), driver.cursor() as cursor, cursor.copy(statement) as copy:
-            while chunk := copy.read():  # a chunk is whole rows
-                if len(buffer) > bytes_limit:
-                    raise _PageFullError
-                buffer += chunk
+        with contextlib.suppress(_PageFullError), driver.cursor() as cursor, cursor.copy(statement):
+            if not driver.wait(_rows(driver.pgconn, buffer, bytes_limit)):
+                raise _PageFullError
         if not buffer:  # as mostly: nothing new
             return pl.DataFrame(schema=dict.fromkeys(types, pl.String))
         raw = text_of(bytes(buffer)).encode() if untold or b"\xf4\x8f" in buffer else bytes(buffer)
