@@ -88,12 +88,12 @@ class App:
         cycles: list[tuple[Loop, Pace]] = [
             (cycle, Pace(cycle.source.wait.busy, cycle.source.wait.idle)) for cycle in self.cycles
         ]
-        relays: list[tuple[Loop, Pace]] = [(relay, Pace(0.0, 0.25)) for relay in self.relays]
+        relays: list[tuple[Loop, Pace]] = [(relay, Pace(listens=True)) for relay in self.relays]
         auditors: list[tuple[Loop, Pace]] = [(auditor, Pace(0.25, 1.0)) for auditor in self.auditors]
         edges: tuple[Loop, Pace] = (self.edges, Pace(0.01, 1.0))
         keeper: Loop = LeaseKeeper(self.database, self._held)
         settler: tuple[Loop, Pace] = (self.settler, Pace(0.25, 1.0))
-        audience: tuple[Loop, Pace] = (self.audience, Pace(0.0, 0.25))
+        audience: tuple[Loop, Pace] = (self.audience, Pace(listens=True))
         return [*cycles, *relays, *auditors, settler, edges, audience, (keeper, Pace(0.0, leases.TTL_SECONDS / 4))]
 
     def _held(self) -> list[Lease]:

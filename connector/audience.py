@@ -61,7 +61,8 @@ class Audience:
             taken = self.seat.take()
             if taken is None:
                 return Worked(standby=True)
-            return Worked(busy=self._pass(*taken))
+            more = self._pass(*taken)
+            return Worked(busy=more, news=more)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self.seat.stand_up()
             raise classify(error) from error

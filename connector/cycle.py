@@ -15,22 +15,24 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import structlog
 
-from connector import clock, identity, opening, paging, poller, sweeper
+from connector import clock, identity, opening, paging, poller, probe, sweeper
 from connector.errors import ConnectorError, Halted, LeaseLost, Misconfigured, Paused, Superseded, Transient, Waiting
 from connector.position import SECOND, cursor_text
 from connector.seat import Seat
 from connector.service import Worked
+from connector.slot import Slot
 from connector.store import checkpoints, quarantine
 from connector.store.database import classify
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from connector import config
     from connector.contacts import Keys
     from connector.metrics import Metrics
     from connector.money import Rates
     from connector.player import MarketingRules
-    from connector.position import Position
     from connector.sources.dialect import Sample
     from connector.store.database import Database
 
@@ -43,9 +45,8 @@ COUNT_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 30.0
 RESCAN_SECONDS: Final = 600.0
 #: How often an idle stream says that it lives, and how long counting rests after it took too long.
-IDLE_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 3.0
 COUNT_REST_SECONDS: Final = 600.0
-_DAY: Final = 86_400 * SECOND
 
 log = structlog.get_logger()
 
@@ -56,31 +57,6 @@ class Result(Worked):
 
     rows: int = 0
     late: int = 0
-
-
-@dataclass
-class Slot:
-    """A configured stream: running, or stopped with the reason and the time of the next look."""
-
-    name: str
-    settings: config.Stream
-    stream: poller.Stream | None = None
-    error: ConnectorError | None = None
-    look_again: float = 0.0
-    counted_at: float = float("-inf")
-    rescan_at: float = float("-inf")
-    rescanning: tuple[str, ...] | None = None
-    idle_said_at: float = float("-inf")
-    held_said: bool = False
-    late: int = 0
-    late_within: float = 0.0
-    #: When the source is looked at again (see identity), on which of the reader's connections it was; in doubt at once.
-    check_at: float = 0.0
-    connections: int = 0
-    check_rest: float = 0.0
-    doubtful: bool = False
-    goal: Position | None = None
-    reached: bool = False
 
 
 @dataclass
@@ -99,6 +75,7 @@ class Cycle:
     desk: poller.Desk | None = field(default=None, init=False)
     seat: Seat = field(init=False)
     _newest: int = field(default=0, init=False)
+    _probe_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.slots = [Slot(name, self.source.streams[name]) for name in STREAMS if name in self.source.streams]
@@ -182,8 +159,9 @@ class Cycle:
         total, failed = Result(), None
         progress = self._progress(sample)
         deadline = clock.monotonic() + PASS_SECONDS
+        self._probe(desk, sample)
         for slot in self.slots:
-            if not _within(slot.settings.hours, sample.clock):
+            if not slot.open_at(sample.clock):
                 slot.reached = True  # `once` does not wait for the hours to come
                 continue
             if slot.stream is not None and sample.server not in slot.stream.checkpoint.servers:
@@ -195,10 +173,23 @@ class Cycle:
                     raise
                 failed = error  # a page that is too slow must not keep the other streams from being read
                 continue
-            total = Result(total.rows + done.rows, total.late + done.late, busy=total.busy or done.busy)
+            busy, news = total.busy or done.busy, total.news or done.news
+            total = Result(total.rows + done.rows, total.late + done.late, busy=busy, news=news)
         if failed is not None:
             raise failed
         return total
+
+    def _probe(self, desk: poller.Desk, sample: Sample) -> None:
+        """Ask for all streams at once that were quiet in the last pass: mostly they still are."""
+        quiet = [slot for slot in self.slots if slot.quiet and slot.error is None and slot.stream is not None]
+        silent: Container[str] = ()
+        if clock.monotonic() >= self._probe_at:
+            try:
+                silent = probe.silent(desk, [slot.stream for slot in quiet if slot.stream is not None], sample)
+            except (Transient, Misconfigured):  # each is read then, and tells of its own failure
+                self._probe_at = clock.monotonic() + RETRY_SECONDS
+        for slot in self.slots:
+            slot.silent = slot.name in silent
 
     def _guarded(self, desk: poller.Desk, slot: Slot, sample: Sample, progress: int, deadline: float) -> Result:
         """Run one stream; what stops it stops it alone."""
@@ -209,6 +200,7 @@ class Cycle:
                 slot.stream = None
             if slot.stream is None:
                 contract = STREAMS[slot.name]
+                slot.silent = False
                 slot.stream = opening.open_stream(desk, contract, slot.settings, sample, doubtful=slot.doubtful)
                 soon = slot.stream.sealed is None or slot.stream.waits is not None  # nothing is remembered yet
                 slot.check_at = clock.monotonic() + (RETRY_SECONDS / 6 if soon else COUNT_SECONDS)
@@ -260,15 +252,16 @@ class Cycle:
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int, deadline: float
     ) -> Result:
         horizon = self._horizon(desk, slot, stream, sample, progress)
-        rows, more = 0, True
+        rows, more = 0, not slot.silent
         with closing(poller.ticks(desk, stream, sample, horizon=horizon, seconds=STREAM_SECONDS)) as ticks:
-            for done in ticks:
+            for done in () if slot.silent else ticks:
                 rows += done.rows
                 more = done.more
                 slot.doubtful = slot.doubtful or bool(done.committed and done.committed.changed)
                 self._observe(desk, stream, sample, done)
                 if clock.monotonic() > deadline:
                     break
+        slot.quiet = not more and rows == 0
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()
             checkpoints.caught_up(desk.connection, stream.checkpoint, waits=stream.waits)
@@ -276,16 +269,18 @@ class Cycle:
         self._count_unread(desk, slot, stream, sample)
         rescanning = self._rescan(desk, slot, stream)
         slot.reached = slot.reached or (self._at_goal(slot, stream, more=more) and not rescanning)
-        return Result(rows, late, busy=more or rows > 0 or sweeping or rescanning)
+        return Result(rows, late, busy=more or rows > 0 or sweeping or rescanning, news=rows + late > 0)
 
     def _horizon(
         self, desk: poller.Desk, slot: Slot, stream: poller.Stream, sample: Sample, progress: int
     ) -> int | None:
         """Look how far the source is, and return the mark at or below which no row can appear any more.
 
-        Of ids that takes two statements: they are not asked while everything that was read is sealed.
+        Of ids that takes two statements: they are not asked while everything that was read is sealed, or while nothing
+        stands above a head that is noted.
         """
-        if stream.binding.kind == "time":
+        noted = stream.at is not None and (stream.horizon.head or 0) >= stream.at.mark
+        if stream.binding.kind == "time" or (slot.silent and noted):
             stream.horizon.observe(progress=progress, snapshot=sample.snapshot)
         elif stream.sealed != stream.at and (head := desk.reader.head(stream.view)) is not None:
             later = desk.reader.sample()
@@ -381,11 +376,3 @@ class Cycle:
         slot.error, slot.stream = error, None
         slot.look_again = float("inf") if paused else clock.monotonic() + RETRY_SECONDS
         checkpoints.set_state(desk.connection, self.tenant, self.source.name, slot.name, state, str(error))
-
-
-def _within(hours: tuple[int, int] | None, now: int) -> bool:
-    """Return whether the source's UTC clock stands within a stream's hours; a range may span midnight."""
-    if hours is None:
-        return True
-    minute, (start, end) = now % _DAY // (60 * SECOND), hours
-    return start <= minute < end if start <= end else minute >= start or minute < end

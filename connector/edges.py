@@ -50,7 +50,7 @@ class Edges:
         except LeaseLost:
             self.seat.leave()
             return Worked(standby=True)
-        return Worked(busy=passed == PLAYERS)
+        return Worked(busy=passed == PLAYERS, news=passed > 0)
 
     def close(self) -> None:
         """Give the lease back and close the connection; idempotent."""

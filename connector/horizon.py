@@ -44,6 +44,11 @@ class Horizon:
     #: Whether an open transaction holds the horizon back, or has held it until it timed out.
     held: bool = False
 
+    @property
+    def head(self) -> int | None:
+        """Return the greatest id that was noted."""
+        return self.observations[-1].head if self.observations else None
+
     def observe(self, *, progress: int, head: int | None = None, snapshot: Snapshot | None = None) -> None:
         """Note a look at the source. `progress` and `snapshot` were sampled after `head` was read; all only grow."""
         self.ended = snapshot[0] if snapshot else None

@@ -139,22 +139,21 @@ def ticks(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None, se
     `horizon`: marks at or below it can no longer appear late. It was sampled before the first read, as `sample` was, so
     no page is read ahead of a later one: what is left over when the caller stops is thrown away. Close it.
     """
-    until = clock.monotonic() + seconds
-    first = _read(desk, stream, sample, stream.at)
-    if not first.page.full:  # the usual case: threads would cost more than they bring
-        yield _tick(desk, stream, sample, _normalise(desk, stream, first), horizon=horizon)
-        return
+    until, more = clock.monotonic() + seconds, True
 
     def following(read: _Read) -> _Read | None:
         late = clock.monotonic() > until
         return None if late or not read.page.full else _read(desk, stream, sample, read.page.last)
 
-    with closing(ahead(first, following, lambda read: _normalise(desk, stream, read))) as pages:
-        for read in pages:
-            done = _tick(desk, stream, sample, read, horizon=horizon)
-            yield done
-            if not done.more:
-                return
+    while more:
+        first = _read(desk, stream, sample, stream.at)
+        if not first.page.full:  # the usual case: threads would cost more than they bring
+            yield (done := _tick(desk, stream, sample, _normalise(desk, stream, first), horizon=horizon))
+        else:
+            with closing(ahead(first, following, lambda read: _normalise(desk, stream, read))) as pages:
+                for read in pages:
+                    yield (done := _tick(desk, stream, sample, read, horizon=horizon))
+        more = done.more and clock.monotonic() < until
 
 
 def tick(desk: Desk, stream: Stream, sample: Sample, *, horizon: int | None) -> Tick:
@@ -173,9 +172,8 @@ class _Read:
 
 
 def _read(desk: Desk, stream: Stream, sample: Sample, after: Position | None) -> _Read:
-    window = Window(after, _upper_bound(desk, stream, sample))
     started = clock.monotonic()
-    page = desk.reader.read(stream.view, window, limit=stream.limit)
+    page = desk.reader.read(stream.view, window(desk, stream, sample, after), limit=stream.limit)
     return _Read(page, seconds={"read": clock.monotonic() - started})
 
 
@@ -312,13 +310,16 @@ def like(stream: Stream) -> str:
     )
 
 
-def _upper_bound(desk: Desk, stream: Stream, sample: Sample) -> str | None:
-    """While rereading: what was seen before. After that never ahead of the source's clock: such rows wait until due."""
+def window(desk: Desk, stream: Stream, sample: Sample, after: Position | None) -> Window:
+    """Return what the tail reads above a position.
+
+    While rereading it ends at what was seen before, later never ahead of the source's clock: such rows wait until due.
+    """
     if stream.rereading and stream.seen is not None:
-        return stream.seen.cursor
+        return Window(after, stream.seen.cursor)
     if stream.binding.kind == "id":
-        return None
-    return cursor_text(sample.clock + int(desk.source.tolerance * SECOND), like=like(stream))
+        return Window(after, None)
+    return Window(after, cursor_text(sample.clock + int(desk.source.tolerance * SECOND), like=like(stream)))
 
 
 def _nothing_new(stream: Stream) -> Tick:

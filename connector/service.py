@@ -37,10 +37,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class Worked:
-    """What a pass did. `busy`: there is more to do at once; `standby`: another process holds the lease of this work."""
+    """What a pass did. `busy`: there is more to do at once; `standby`: another process holds the lease of this work.
+
+    `news`: it wrote what loops that listen may have waited for.
+    """
 
     busy: bool = False
     standby: bool = False
+    news: bool = False
 
 
 class Loop(Protocol):
@@ -59,10 +63,36 @@ class Loop(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds to wait after a pass: one that did something, and one that found nothing to do."""
+    """Seconds to wait after a pass: one that did something, and one that found nothing to do.
+
+    A loop that `listens` does not wait when another one of its process has news; what other processes write it finds
+    after `idle`.
+    """
 
     busy: float = 0.0
     idle: float = 1.0
+    listens: bool = False
+
+
+class Bell:
+    """Stands in for the event that stops a loop which listens: its wait ends with that, or when there is news."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._rung = threading.Event()
+
+    def is_set(self) -> bool:
+        """Return whether the loop is to stop."""
+        return self._stop.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it rings, at most so long; it may have rung since the last wait."""
+        self._rung.wait(seconds)
+        self._rung.clear()
+
+    def ring(self) -> None:
+        """End the wait, or the next one. Called by any thread."""
+        self._rung.set()
 
 
 @dataclass
@@ -78,8 +108,9 @@ class Runner:
     told: str = ""
     told_at: float = float("-inf")
     thread: threading.Thread | None = None
+    tell_news: Callable[[], None] = lambda: None
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event | Bell) -> None:
         """Run passes until told to stop. Runs on the thread; ends by closing the loop there."""
         try:
             while not stop.is_set():
@@ -100,6 +131,8 @@ class Runner:
             self.reported_at = clock.monotonic()
         self.failures = 0
         self.metrics.last_success.labels(self.loop.name).set(clock.now().timestamp())
+        if worked.news:
+            self.tell_news()
         return self.pace.busy if worked.busy else self.pace.idle
 
     def _failed(self, error: Exception) -> float:
@@ -137,19 +170,22 @@ class Service:
     """All loops of a process. `start` once, `stop` any number of times."""
 
     def __init__(self, loops: Sequence[tuple[Loop, Pace]], metrics: Metrics) -> None:
-        self.runners = [Runner(loop, pace, metrics) for loop, pace in loops]
+        self.runners = [Runner(loop, pace, metrics, tell_news=self._ring) for loop, pace in loops]
         self._stop = threading.Event()
+        self._bells = {runner.loop.name: Bell(self._stop) for runner in self.runners if runner.pace.listens}
 
     def start(self) -> None:
         """Start every loop on a thread of its own."""
         for runner in self.runners:
             runner.reported_at = clock.monotonic()
-            runner.thread = threading.Thread(target=runner.run, args=(self._stop,), name=runner.loop.name, daemon=True)
+            stop = self._bells.get(runner.loop.name, self._stop)
+            runner.thread = threading.Thread(target=runner.run, args=(stop,), name=runner.loop.name, daemon=True)
             runner.thread.start()
 
     def stop(self) -> bool:
         """Ask every loop to finish, and wait; False when one did not in STOP_SECONDS (its transaction rolls back)."""
         self._stop.set()
+        self._ring()
         deadline = clock.monotonic() + STOP_SECONDS
         for runner in self.runners:
             if runner.thread is not None:
@@ -158,6 +194,10 @@ class Service:
         if late:
             log.warning("stop.abandoned", loops=late)
         return not late
+
+    def _ring(self) -> None:
+        for bell in self._bells.values():
+            bell.ring()
 
     def stuck(self) -> list[str]:
         """Return the loops that have reported nothing for WATCHDOG_SECONDS."""

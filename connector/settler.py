@@ -46,7 +46,8 @@ class Settler:
             if taken is None:
                 return Worked(standby=True)
             connection, lease = taken
-            return Worked(busy=pending.settle_due(connection, self.tenant, self.rates, lease))
+            settled = pending.settle_due(connection, self.tenant, self.rates, lease)
+            return Worked(busy=settled, news=settled)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self.seat.stand_up()
             raise classify(error) from error

@@ -72,6 +72,19 @@ class Reader(Session):
         full = frame.height >= limit or frame.estimated_size() >= PAGE_BYTES // 2
         return Page(frame, position_at(frame, view, frame.height - 1), full=full)
 
+    def news(self, windows: Sequence[tuple[View, Window]]) -> list[bool]:
+        """Return of each window whether it has a row, all in one statement that always reads the same.
+
+        A server that keeps plans plans it once; as a page's query it would be planned at each turn.
+        """
+        one: sa.ColumnElement[int] = sa.literal_column("1")
+        parts = [
+            self._keyset(view, window, 1, named=f"w{index}_").with_only_columns(one).scalar_subquery()
+            for index, (view, window) in enumerate(windows)
+        ]
+        query = sa.select(*(part.label(f"w{index}") for index, part in enumerate(parts)))
+        return self.ask(lambda connection: [found is not None for found in connection.execute(query).one()])
+
     def read_rows(self, view: View, wanted: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that have a wanted row's cursor and key, in order; those gone are left out.
 
@@ -219,7 +232,7 @@ class Reader(Session):
         query = sa.select(sa.func.count()).select_from(table).where(bound, *equal)
         return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
 
-    def _keyset(self, view: View, window: Window, limit: int) -> sa.Select[Any]:
+    def _keyset(self, view: View, window: Window, limit: int, *, named: str = "") -> sa.Select[Any]:
         """The query of a page. `cursor >= c` alone stands first, so that every planner starts in the index."""
         table = self._table(view)
         names = (view.cursor, *view.key) if view.key != (view.cursor,) else (view.cursor,)
@@ -227,7 +240,7 @@ class Reader(Session):
         if window.after is not None:
             texts = (window.after.cursor, *window.after.key)[: len(names)]
             bounds = [
-                self._bind(view, name, text, f"after_{i}")
+                self._bind(view, name, text, f"{named}after_{i}")
                 for i, (name, text) in enumerate(zip(names, texts, strict=True))
             ]
             columns = [table.c[name] for name in names]
@@ -238,9 +251,9 @@ class Reader(Session):
             else:
                 query = query.where(columns[0] >= bounds[0], _beyond(columns, bounds))
         if window.since is not None:
-            query = query.where(table.c[view.cursor] >= self._bind(view, view.cursor, window.since, "since"))
+            query = query.where(table.c[view.cursor] >= self._bind(view, view.cursor, window.since, f"{named}since"))
         if window.until is not None:
-            query = query.where(table.c[view.cursor] <= self._bind(view, view.cursor, window.until, "until"))
+            query = query.where(table.c[view.cursor] <= self._bind(view, view.cursor, window.until, f"{named}until"))
         return query.order_by(*(table.c[name] for name in names)).limit(limit)
 
     def _near(self, table: sa.TableClause, view: View, wanted: pl.DataFrame) -> sa.ColumnElement[bool]:

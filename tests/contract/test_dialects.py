@@ -458,6 +458,19 @@ def test_the_upper_bound_is_inclusive(operator: OperatorDatabase, reader: Reader
         assert everything(reader, view, limit=5, after=places[3], until=bound) == expected[4:]
 
 
+@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk.name)
+def test_there_is_news_where_a_page_would_have_rows(operator: OperatorDatabase, reader: Reader, walk: Walk) -> None:
+    """From every position, with and without a bound, all asked at once, planned anew or not."""
+    table(operator, "told", walk.postgresql if operator.family == "postgresql" else walk.mysql, walk.rows)
+    view = view_of(reader, "told", kind=walk.kind, key=walk.key)
+    places = positions(reader.read(view, Window(None, None), limit=1000), view)
+    windows = [Window(after, until) for after in (None, *places) for until in (None, places[2].cursor)]
+    there = [reader.read(view, window, limit=1).last is not None for window in windows]
+    assert {True, False} == set(there)
+    for _ in range(8):
+        assert reader.news([(view, window) for window in windows]) == there
+
+
 def test_rows_without_a_cursor_are_never_read(operator: OperatorDatabase, reader: Reader) -> None:
     """A NULL cursor means not final yet: such rows are counted, and stand in no page and at no head."""
     fine = "timestamptz" if operator.family == "postgresql" else "datetime(6)"

@@ -318,6 +318,7 @@ def test_a_page_that_ends_where_it_began_stops_the_stream(
         return read(reader, view, window if window.after is None else type(window)(None, window.until), limit=limit)
 
     monkeypatch.setattr(Reader, "read", again)
+    monkeypatch.setattr(Reader, "news", lambda _, windows: [True] * len(windows))
     stage.after(1)
     assert isinstance(stage.app.cycles[0].failures["deposits"], Halted)
     assert "makes no progress" in str(stage.app.cycles[0].failures["deposits"])

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -42,6 +42,7 @@ class Worked:
 
     busy: bool = False
     standby: bool = False
+    news: bool = False
 
 
 @dataclass
@@ -173,6 +174,29 @@ def test_stop_wakes_sleepers_and_may_be_called_again() -> None:
     assert clock.monotonic() - started < STOP_SECONDS
     assert service.stop()
     assert [(loop.passes, loop.closed) for loop in loops] == [(1, 1)] * 3
+
+
+def test_news_wakes_those_who_listen_and_nobody_else(wait: Any) -> None:
+    """A loop that would sleep for an hour passes again, one that does not listen sleeps on; all end at once."""
+    told = threading.Event()
+
+    class Teller(Loop):
+        def run_once(self) -> Worked:
+            super().run_once()
+            return Worked(news=told.is_set())
+
+    hour = Pace(idle=3600.0)
+    listener, deaf, teller = Loop(name="listener"), Loop(name="deaf"), Teller(name="teller")
+    loops = [(listener, Pace(idle=3600.0, listens=True)), (deaf, hour), (teller, Pace(idle=0.01))]
+    service = Service(loops, Metrics())
+    service.start()
+    wait(lambda: teller.passes > 3, what="passes without news")
+    assert (listener.passes, deaf.passes) == (1, 1)
+    told.set()
+    wait(lambda: listener.passes > 3, what="the listener is woken")
+    assert deaf.passes == 1
+    assert service.stop()
+    assert listener.closed == 1
 
 
 def test_stop_before_start_is_harmless() -> None:
