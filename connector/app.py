@@ -88,7 +88,7 @@ class App:
         cycles: list[tuple[Loop, Pace]] = [
             (cycle, Pace(cycle.source.wait.busy, cycle.source.wait.idle)) for cycle in self.cycles
         ]
-        relays: list[tuple[Loop, Pace]] = [(relay, Pace(listens=True)) for relay in self.relays]
+        relays: list[tuple[Loop, Pace]] = [(relay, Pace(idle=0.5, listens=True)) for relay in self.relays]
         auditors: list[tuple[Loop, Pace]] = [(auditor, Pace(0.25, 1.0)) for auditor in self.auditors]
         edges: tuple[Loop, Pace] = (self.edges, Pace(0.01, 1.0))
         keeper: Loop = LeaseKeeper(self.database, self._held)
