@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connector import identity
+from connector import identity, paging
 from connector.errors import Halted, Misconfigured
 from connector.held import Held, Keys, ledger
 from connector.horizon import Horizon
@@ -45,7 +45,7 @@ def open_stream(
         at=at,
         seen=checkpoint.seen,
         sealed=at,
-        limit=desk.source.page_rows,
+        limit=min(desk.source.page_rows, paging.FIRST),
         lateness=max(desk.source.lateness, checkpoint.lateness or 0.0),
         held=_held(binding, view, at),
         horizon=Horizon(view.kind, tick_of(type_name) if view.kind == "time" else 0),

@@ -8,6 +8,8 @@ from typing import Final
 COMMIT_SECONDS: Final = 1.0
 #: What a page's texts should come to, at most; several pages are in memory at once.
 BYTES: Final = 16 << 20
+#: A first page is small: nobody knows yet what its rows cost, and the store has something to do sooner.
+FIRST: Final = 5_000
 #: Fewer rows than these are not asked for: a page has costs of its own.
 LEAST: Final = 100
 

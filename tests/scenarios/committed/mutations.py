@@ -85,12 +85,12 @@ def bare_greater(patch: pytest.MonkeyPatch) -> None:
     """Go on at the next cursor rather than at the next row."""
     keyset = Reader._keyset
 
-    def bare(reader: Reader, view: Any, window: Any, limit: int) -> Any:
-        query = keyset(reader, view, window, limit)
+    def bare(reader: Reader, view: Any, window: Any, limit: int, *, named: str = "") -> Any:
+        query = keyset(reader, view, window, limit, named=named)
         if window.after is None:
             return query
         column: Any = sa.column(view.cursor)
-        return query.where(column > reader._bind(view, view.cursor, window.after.cursor, "bare"))
+        return query.where(column > reader._bind(view, view.cursor, window.after.cursor, f"{named}bare"))
 
     patch.setattr(Reader, "_keyset", bare)
 
@@ -99,8 +99,8 @@ def count_what_is_there(patch: pytest.MonkeyPatch) -> None:
     """Add rows to the totals again when they are read again."""
     insert = ledger.insert
 
-    def again(connection: Any, stream: Any, events: Any, rates: Any, *, fresh: bool) -> ledger.Inserted:
-        inserted = insert(connection, stream, events, rates, fresh=fresh)
+    def again(connection: Any, stream: Any, events: Any, rates: Any, **named: Any) -> ledger.Inserted:
+        inserted = insert(connection, stream, events, rates, **named)
         return ledger.Inserted(ledger._narrow(connection, stream, events, rates), inserted.changed)
 
     patch.setattr(ledger, "insert", again)
