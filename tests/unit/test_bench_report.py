@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from bench import report
@@ -33,3 +35,8 @@ def test_the_markdown_names_the_machine_and_keeps_bars_inside_their_cells() -> N
     assert r"| beside it: `COPY \| COPY`, primary and unique key | 5 rows/s |  |" in text
     assert text.splitlines()[-1].startswith("Measured 2026-01-02: 7 casino bets")
     assert "2 cores of Made-up CPU" in text
+
+
+def test_the_readme_shows_what_was_measured_last() -> None:
+    """Its table is the rendering of bench/results.json."""
+    assert report.markdown(json.loads(report.RESULTS.read_text())) in Path("README.md").read_text()
