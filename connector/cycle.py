@@ -181,7 +181,7 @@ class Cycle:
 
     def _probe(self, desk: poller.Desk, sample: Sample) -> None:
         """Ask for all streams at once that were quiet in the last pass: mostly they still are."""
-        quiet = [slot for slot in self.slots if slot.quiet and slot.error is None and slot.stream is not None]
+        quiet = [slot for slot in self.slots if slot.quiet and slot.error is None and slot.open_at(sample.clock)]
         silent: Container[str] = ()
         if clock.monotonic() >= self._probe_at:
             try:
@@ -279,13 +279,14 @@ class Cycle:
         Of ids that takes two statements: they are not asked while everything that was read is sealed, or while nothing
         stands above a head that is noted.
         """
-        noted = stream.at is not None and (stream.horizon.head or 0) >= stream.at.mark
+        head = stream.horizon.head
+        noted = head is not None and stream.at is not None and head >= stream.at.mark
         if stream.binding.kind == "time" or (slot.silent and noted):
             stream.horizon.observe(progress=progress, snapshot=sample.snapshot)
-        elif stream.sealed != stream.at and (head := desk.reader.head(stream.view)) is not None:
+        elif stream.sealed != stream.at and (last := desk.reader.head(stream.view)) is not None:
             later = desk.reader.sample()
             seen_at = later.clock if later.progress is None else self._progress(later)  # rows tell too old a time
-            stream.horizon.observe(head=head.mark, progress=seen_at, snapshot=later.snapshot)
+            stream.horizon.observe(head=last.mark, progress=seen_at, snapshot=later.snapshot)
         lateness, longest = int(stream.lateness * SECOND), int(desk.source.lateness_max * SECOND)
         final = stream.horizon.final(progress=progress, lateness=lateness, longest=longest)
         if stream.horizon.held and not slot.held_said:

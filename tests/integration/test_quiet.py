@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from connector import clock
 from connector.sources.reader import Reader
 
 House = Any
@@ -58,3 +60,25 @@ def test_a_view_that_can_no_longer_be_asked_stops_its_own_stream_alone(house: Ho
         house.wait(lambda: (cycle.run_once(), len(house.stored("deposits")) == 3)[1], what="deposits are stored")
         assert asked["news"] == 1
         assert list(cycle.failures) == ["casino_bets"]
+
+
+def test_a_stream_out_of_its_hours_is_not_asked_either(house: House, asked: Counter[str]) -> None:
+    """Hours keep the replica's load away, and a question is load."""
+    house.settle()
+    at = clock.now()
+    within = {"hours": f"{at - timedelta(hours=2):%H:%M}-{at + timedelta(hours=2):%H:%M}"}
+    outside = {"hours": f"{at + timedelta(hours=4):%H:%M}-{at + timedelta(hours=6):%H:%M}"}
+    house.source["streams"] = {"deposits": within}
+    with house.running() as cycle:
+        (slot,) = cycle.slots
+        for _ in range(3):
+            cycle.run_once()
+        assert slot.quiet
+        asked.clear()
+        cycle.run_once()
+        assert asked == {"news": 1}
+        house.source["streams"] = {"deposits": outside}
+        slot.settings = house.settings.sources[0].streams["deposits"]
+        asked.clear()
+        cycle.run_once()
+        assert asked == {}
