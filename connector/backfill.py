@@ -29,6 +29,7 @@ from connector.store import backfills, feeds, lease as leases
 from connector.store.backfills import Job, Progress, Range
 from connector.store.commit import Batch, commit
 from connector.store.database import classify
+from connector.store.draft import draft
 from connector.streams import STREAMS
 from connector.streams.contract import Context
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from connector.normalised import Normalised
     from connector.poller import Desk, Stream
     from connector.sources.reader import Page
+    from connector.store.draft import Draft
 
 #: A range that turns out to hold more rows ends there, and the rest is put back as further ranges.
 MOST_ROWS: Final = 200_000
@@ -144,6 +146,7 @@ class _Read:
     part: Range
     page: Page
     normalised: Normalised
+    drafted: Draft | None
     rows: int
     ends: bool
 
@@ -200,8 +203,9 @@ class Worker:
         rows += page.frame.height
         context = Context(all_history=True, rules=self.desk.rules)
         normalised = self.stream.binding.contract.normalise(page.frame, self.stream.binding, context)
+        drafted = draft(normalised.events, self.desk.rates) if normalised.events.height else None
         # only an empty page ends a range: one may be short because it was cut by bytes
-        return _Read(part, page, normalised, rows, ends=page.last is None or (page.full and rows >= MOST_ROWS))
+        return _Read(part, page, normalised, drafted, rows, ends=page.last is None or (page.full and rows >= MOST_ROWS))
 
     def _page(self, part: Range, at: Position | None) -> Page:
         """Read a page, smaller and later after each failure of the source."""
@@ -258,6 +262,7 @@ class Worker:
             production=False,
             after=advance,
             followed=not read.ends,
+            drafted=read.drafted,
         )
         committed = commit(
             self.desk.connection, batch, rates=self.desk.rates, lease=self.desk.lease, keys=self.desk.keys

@@ -64,6 +64,20 @@ class Rates:
         )
 
 
+def valued(rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
+    """Return rows (currency, native, native_stake, rate) with play, fx_rate_locked and base amounts, in order.
+
+    All but `play` are null without a rate.
+    """
+    staked = rows["native_stake"].null_count() < rows.height  # most pages have none
+    return rows.with_columns(
+        play=rates.is_play(pl.col("currency")),
+        amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
+        stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")) if staked else pl.lit(None, dtype=pl.Int64),
+        fx_rate_locked=plain(pl.col("rate")),
+    )
+
+
 def _possible(amounts: pl.Series, rates: pl.Series, places: int) -> pl.Series:
     """Return amounts, null where the product does not fit: an overflow of decimals would fail the whole page."""
     limit = min(_PRODUCT_LIMIT, _SUBUNITS_LIMIT / 10**places)

@@ -22,6 +22,7 @@ from connector.sources.dialect import Settings
 from connector.sources.reader import Page, Reader, View
 from connector.store.checkpoints import Advance, Checkpoint
 from connector.store.commit import Batch, Committed, commit
+from connector.store.draft import draft
 from connector.streams import values
 from connector.streams.contract import Binding, Context
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from connector.money import Rates
     from connector.player import MarketingRules
     from connector.sources.dialect import Sample
+    from connector.store.draft import Draft
     from connector.store.lease import Lease
 
 #: Drift, not poison: this share of this many rows refused pauses a stream (users are never paused).
@@ -168,6 +170,7 @@ class _Read:
 
     page: Page
     normalised: Normalised = _NOTHING
+    drafted: Draft | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -182,7 +185,8 @@ def _normalise(desk: Desk, stream: Stream, read: _Read) -> _Read:
         return read
     started = clock.monotonic()
     normalised = _normalised(desk, stream, read.page)
-    return _Read(read.page, normalised, {**read.seconds, "normalise": clock.monotonic() - started})
+    drafted = draft(normalised.events, desk.rates) if normalised.events.height else None
+    return _Read(read.page, normalised, drafted, {**read.seconds, "normalise": clock.monotonic() - started})
 
 
 def _normalised(desk: Desk, stream: Stream, page: Page) -> Normalised:
@@ -239,6 +243,7 @@ def _commit(
         fresh=fresh,
         rows=page.frame.height if fresh else 0,
         followed=page.full,
+        drafted=read.drafted,
     )
     committed = commit(desk.connection, batch, rates=desk.rates, lease=desk.lease, keys=desk.keys)
     refused = normalised.rejections.height - int(normalised.rejections["kept"].sum())

@@ -32,6 +32,7 @@ from connector.store import (
     totals,
 )
 from connector.store.database import classify, first_line, ordered
+from connector.store.draft import draft
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from connector.contacts import Keys
     from connector.money import Rates
     from connector.store.checkpoints import Advance, Checkpoint
+    from connector.store.draft import Draft
     from connector.store.lease import Lease
 
 #: Serialization failures and deadlocks repeat the whole page at once; anything else is the caller's decision.
@@ -52,7 +54,8 @@ class Batch:
     `fresh`: no row at these positions was ever read before. `production`: read by the daemon's own tail or sweep, whose
     later snapshot wins for profiles. `after`: written in the same transaction (a backfill's range). `followed`: another
     page is on its way, so this one need not wait for the disk: a store that crashes loses the rows and the position
-    together, and whatever a destination was sent of them was settled behind them.
+    together, and whatever a destination was sent of them was settled behind them. `drafted`: the draft of the events
+    that it brought, where somebody has had the time to make it.
     """
 
     checkpoint: Checkpoint
@@ -63,6 +66,7 @@ class Batch:
     rows: int = 0
     after: Callable[[psycopg.Connection[Any]], None] | None = None
     followed: bool = False
+    drafted: Draft | None = None
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,12 @@ def _write_events(
 ) -> tuple[int, int]:
     if events.is_empty():
         return 0, 0
-    resolved = players.resolve(connection, batch.checkpoint.tenant, events)
-    point = batch.checkpoint
+    alone, point = not batch.brought.profiles.height, batch.checkpoint
+    drafted = batch.drafted if alone and batch.drafted is not None else draft(events, rates)
     stream = ledger.StreamKey(point.tenant, point.source, point.stream, point.generation)
-    fresh = batch.fresh and not batch.brought.profiles.height
-    written = ledger.insert(connection, stream, resolved, rates, fresh=fresh)
-    totals.add(connection, written.rows)
+    known = players.accounts(connection, point.tenant, drafted.accounts)
+    written = ledger.insert(connection, stream, drafted, known, rates, fresh=batch.fresh and alone)
+    totals.add(connection, written.rows, added=written.added)
     _note_payments(connection, point.tenant, written.rows)
     return written.rows.height, written.changed
 

@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 import psycopg
 
-from connector.event import EFFECTS, NAMES
-from connector.money import plain
 from connector.store.copying import copy_frame
 from connector.store.rates import priced
 
 if TYPE_CHECKING:
     from connector.money import Rates
+    from connector.store.draft import Draft
 
 _COLUMNS: Final = (
     *("player_id", "occurred_at", "amount_base", "stream_id", "name_id", "effect", "history", "key", "transaction_id"),
     *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "mark", "properties"),
 )
-_EFFECTS: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
 _STAGE: Final = """
     create temporary table if not exists stage_events (
         ordinal integer, player_id bigint, occurred_at timestamptz, amount_base bigint, stream_id smallint,
@@ -72,21 +70,32 @@ class StreamKey:
 
 @dataclass(frozen=True)
 class Inserted:
-    """The rows really inserted, as `totals.sums` takes them, and the number that had changed under their key."""
+    """The rows really inserted, as `totals.sums` takes them, and the number that had changed under their key.
+
+    `added`: what the rows add to each player, where the draft had it.
+    """
 
     rows: pl.DataFrame
     changed: int
+    added: pl.DataFrame | None = None
 
 
 def insert(
-    connection: psycopg.Connection[Any], stream: StreamKey, events: pl.DataFrame, rates: Rates, *, fresh: bool
+    connection: psycopg.Connection[Any],
+    stream: StreamKey,
+    drafted: Draft,
+    players: pl.DataFrame,
+    rates: Rates,
+    *,
+    fresh: bool,
 ) -> Inserted:
-    """Insert events whose `player_id` and `player_currency` are resolved; what is there already is left alone.
+    """Insert a draft's rows for its accounts' `players` (see players.accounts); what is there already is left alone.
 
     `fresh` promises that no row at these positions was ever read: then they are copied straight in, under a
     savepoint, and only a broken promise goes through staging.
     """
-    rows = _narrow(connection, stream, events, rates)
+    placed = _placed(connection, stream, drafted, players, rates)
+    rows = placed.rows
     if fresh:
         try:
             with connection.transaction():
@@ -96,7 +105,7 @@ def insert(
             pass
         else:
             _await_rates(connection, rows)
-            return Inserted(rows, 0)
+            return placed
     return _insert_staged(connection, rows)
 
 
@@ -125,24 +134,23 @@ def _insert_staged(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> I
     return Inserted(rows, changed)
 
 
-def _narrow(connection: psycopg.Connection[Any], stream: StreamKey, events: pl.DataFrame, rates: Rates) -> pl.DataFrame:
-    """Turn canonical events into rows of the ledger: ids for names, money in both currencies."""
-    ids = {brand: stream_id(connection, stream, brand) for brand in events["brand_id"].unique()}
-    names = {name: index for index, name in enumerate(NAMES, start=1)}
-    named = events.with_columns(
-        currency=pl.when(pl.col("amount").is_not_null()).then(pl.coalesce("currency", "player_currency")),
-        stream_id=pl.col("brand_id").replace_strict(ids, return_dtype=pl.Int16),
-        name_id=pl.col("name").replace_strict(names, return_dtype=pl.Int16),
-        effect=pl.col("effect").replace_strict(_EFFECTS, default=0, return_dtype=pl.Int16)
-        * pl.col("sign").fill_null(1),
-        transaction_id=pl.when(pl.col("transaction_id") != pl.col("key")).then(pl.col("transaction_id")),
-        native=pl.col("amount"),
-        native_stake=pl.col("stake"),
-        properties=pl.when(pl.col("player_erased")).then(pl.lit("{}")).otherwise("properties"),
-    )
-    return priced(connection, stream.tenant, named, rates).with_columns(
-        amount=plain(pl.col("native")), stake=plain(pl.col("native_stake"))
-    )
+def _placed(
+    connection: psycopg.Connection[Any], stream: StreamKey, drafted: Draft, players: pl.DataFrame, rates: Rates
+) -> Inserted:
+    """Put players into a draft; what they or a timeline of rates say of its money is looked up now."""
+    ids = {brand: stream_id(connection, stream, brand) for brand in drafted.accounts["brand_id"].unique()}
+    streams = drafted.accounts["brand_id"].replace_strict(ids, return_dtype=pl.Int16).alias("stream_id")
+    account = drafted.rows["account"]
+    rows = drafted.rows.with_columns(players["player_id"].gather(account), streams.gather(account))
+    if players["player_erased"].any():
+        erased = players["player_erased"].gather(account)
+        rows = rows.with_columns(properties=pl.when(erased).then(pl.lit("{}")).otherwise("properties"))
+    if drafted.added is not None:
+        added = drafted.added.with_columns(players["player_id"].gather(drafted.added["account"]))
+        return Inserted(rows, 0, added.select("player_id", pl.exclude("player_id", "account")))
+    own = pl.coalesce("currency", players["player_currency"].gather(account))
+    rows = rows.with_columns(currency=pl.when(pl.col("native").is_not_null()).then(own))
+    return Inserted(priced(connection, stream.tenant, rows, rates), 0)
 
 
 def stream_id(connection: psycopg.Connection[Any], stream: StreamKey, brand: str) -> int:

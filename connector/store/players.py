@@ -52,13 +52,14 @@ _TIMED: Final = "player_id, status, cooling_off_until, rg_self_excluded_until, m
 _BY_RULES: Final = f"select {_TIMED}, {_ELIGIBLE} as eligible from crm.players where {{which}}"
 _KNOWN: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "player_id": pl.Int64,
-    **dict.fromkeys((*_IDENTITY, "player_currency"), pl.String),
+    "player_currency": pl.String,
     "player_erased": pl.Boolean,
 }
 _RESOLVE: Final = """
-    select p.player_id, p.brand_id, p.external_id, p.default_currency_code, p.erased_at is not null
-    from unnest(%s::text[], %s::text[]) as w(brand_id, external_id)
-    join crm.players p on p.tenant = %s and p.brand_id = w.brand_id and p.external_id = w.external_id
+    select p.player_id, p.default_currency_code, p.erased_at is not null
+    from unnest(%s::text[], %s::text[]) with ordinality as w(brand_id, external_id, place)
+    left join crm.players p on p.tenant = %s and p.brand_id = w.brand_id and p.external_id = w.external_id
+    order by w.place
 """
 _STUBS: Final = """
     insert into crm.players (tenant, brand_id, external_id, is_stub)
@@ -71,15 +72,24 @@ _MARK: Final = """
 """
 
 
-def resolve(connection: psycopg.Connection[Any], tenant: str, events: pl.DataFrame) -> pl.DataFrame:
-    """Return events with `player_id`, `player_currency` and `player_erased`; players never seen before become stubs."""
-    wanted = events.select(_IDENTITY).unique(maintain_order=True)
+def resolve(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with what `accounts` says of their players."""
+    wanted = rows.select(_IDENTITY).unique(maintain_order=True)
+    known = pl.concat([wanted, accounts(connection, tenant, wanted)], how="horizontal")
+    return rows.join(known, on=_IDENTITY, how="left", maintain_order="left")
+
+
+def accounts(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFrame) -> pl.DataFrame:
+    """Return `player_id`, `player_currency` and `player_erased` of accounts, which are distinct, in their order.
+
+    Players never seen before become stubs.
+    """
     known = _known(connection, tenant, wanted)
-    if known.height < wanted.height:
-        missing = wanted.join(known, on=_IDENTITY, how="anti")
-        connection.execute(_STUBS, (tenant, missing["brand_id"].to_list(), missing["external_id"].to_list()))
-        known = pl.concat([known, _known(connection, tenant, missing)])
-    return events.join(known, on=_IDENTITY, how="left", maintain_order="left")
+    missing = wanted.filter(known["player_id"].is_null())
+    if missing.is_empty():
+        return known
+    connection.execute(_STUBS, (tenant, missing["brand_id"].to_list(), missing["external_id"].to_list()))
+    return _known(connection, tenant, wanted)
 
 
 def _known(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from connector.event import AMOUNT, INSTANT
-from connector.money import plain
+from connector.money import plain, valued
 from connector.store.copying import copy_frame
 
 if TYPE_CHECKING:
@@ -79,17 +79,11 @@ def known(connection: psycopg.Connection[Any], tenant: str, base: str) -> set[st
 
 
 def priced(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
-    """Return rows (currency, occurred_at, native, native_stake) with play, fx_rate_locked and base amounts, in order.
+    """Return rows (currency, occurred_at, native, native_stake) as `money.valued` does, by the rates of their time.
 
-    All of these are null without a rate. One query at most, whatever the number of rows.
+    One query at most, whatever the number of rows.
     """
-    rated = rated_at(connection, tenant, rows.with_columns(play=rates.is_play(pl.col("currency"))), rates)
-    staked = rated["native_stake"].null_count() < rated.height  # most pages have none
-    return rated.with_columns(
-        amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
-        stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")) if staked else pl.lit(None, dtype=pl.Int64),
-        fx_rate_locked=plain(pl.col("rate")),
-    )
+    return valued(rated_at(connection, tenant, rows, rates), rates)
 
 
 def rated_at(

@@ -75,11 +75,20 @@ _ADD_BASE: Final = f"""
 """
 
 
-def add(connection: psycopg.Connection[Any], rows: pl.DataFrame, *, base_only: bool = False) -> None:
-    """Add ledger rows (see `sums`) to their players; `base_only`: all but their base amounts was added before."""
+def add(
+    connection: psycopg.Connection[Any],
+    rows: pl.DataFrame,
+    *,
+    added: pl.DataFrame | None = None,
+    base_only: bool = False,
+) -> None:
+    """Add ledger rows to their players; `added` is their `sums`, where somebody has them already.
+
+    `base_only`: all but their base amounts was added before.
+    """
     if rows.is_empty():
         return
-    added = _without_told(connection, rows, sums(rows), base_only=base_only)
+    added = _without_told(connection, rows, sums(rows) if added is None else added, base_only=base_only)
     connection.execute(_STAGE)
     copy_frame(
         connection,
@@ -106,12 +115,13 @@ def _without_told(
     return pl.concat([added, reported.taken_back(connection, before, told)], how="diagonal_relaxed")
 
 
-def sums(rows: pl.DataFrame) -> pl.DataFrame:
+def sums(rows: pl.DataFrame, *, by: str = "player_id") -> pl.DataFrame:
     """Return what ledger rows add to each (player, currency), columns in the order of the staging table. Pure.
 
-    Rows have player_id, name, currency, play, effect (signed code), native, native_stake, amount_base, stake_base and
-    occurred_at. A bet counts once: where it is placed, or where its only row settles it (stake); a rollback takes it
-    back. What has no currency yet is in no total but the times, what has no rate yet in no base total: see pending.
+    Rows have `by` (whose they are), name, currency, play, effect (signed code), native, native_stake, amount_base,
+    stake_base and occurred_at. A bet counts once: where it is placed, or where its only row settles it (stake); a
+    rollback takes it back. What has no currency yet is in no total but the times, what has no rate yet in no base
+    total: see pending.
     """
     real = pl.col("currency").is_not_null() & ~pl.col("play")
     sign = pl.col("effect").sign().cast(pl.Int64)
@@ -124,7 +134,7 @@ def sums(rows: pl.DataFrame) -> pl.DataFrame:
     bet, sport = wagered | pl.col("native_stake").is_not_null(), pl.col("name").is_in(SPORT)
     rolled_back = pl.col("name").str.ends_with("_rolled_back")
     seen, placed = pl.col("occurred_at"), bet & (pl.col("effect") > 0) & ~rolled_back
-    grouped = rows.group_by("player_id", "currency").agg(
+    grouped = rows.group_by(by, "currency").agg(
         deposited=native.filter(deposited).sum(),
         withdrawn=native.filter(withdrawn).sum(),
         wagered=native.filter(wagered).sum() + stake.sum(),
@@ -150,5 +160,5 @@ def sums(rows: pl.DataFrame) -> pl.DataFrame:
         deposit_at=seen.filter(pl.col("effect") == 1).max(),
     )
     return grouped.with_columns(*(plain(pl.col(name)) for name in ("deposited", "withdrawn", "wagered", "won"))).select(
-        list(_ADDED)
+        by, *list(_ADDED)[1:]
     )

@@ -5,6 +5,7 @@ The only place of these scenarios that knows the inside of the loops.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -99,9 +100,9 @@ def count_what_is_there(patch: pytest.MonkeyPatch) -> None:
     """Add rows to the totals again when they are read again."""
     insert = ledger.insert
 
-    def again(connection: Any, stream: Any, events: Any, rates: Any, **named: Any) -> ledger.Inserted:
-        inserted = insert(connection, stream, events, rates, **named)
-        return ledger.Inserted(ledger._narrow(connection, stream, events, rates), inserted.changed)
+    def again(*given: Any, **named: Any) -> ledger.Inserted:
+        inserted = insert(*given, **named)
+        return replace(ledger._placed(*given), changed=inserted.changed)
 
     patch.setattr(ledger, "insert", again)
 

@@ -1,0 +1,62 @@
+"""Canonical events as rows of the ledger, as far as no store is needed for it: made ahead of THE transaction. Pure.
+
+Left to the transaction is only what others may change until then: who the accounts are, the currency of those who have
+told none, and rates that come with a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from connector.event import EFFECTS, NAMES
+from connector.money import plain, valued
+from connector.store import totals
+
+if TYPE_CHECKING:
+    from connector.money import Rates
+
+ACCOUNT: Final = ("brand_id", "external_id")
+_EFFECTS: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
+_NAMES: Final = {name: index for index, name in enumerate(NAMES, start=1)}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Events in order, each with its `account`: its place in `accounts` (brand_id, external_id), which are distinct.
+
+    `added` is what they all add to the totals (see totals.sums), by `account`. It is None, and nothing is valued, where
+    that is not the configuration's to say: an event without a currency, or of one without a fixed rate.
+    """
+
+    accounts: pl.DataFrame
+    rows: pl.DataFrame
+    added: pl.DataFrame | None
+
+
+def draft(events: pl.DataFrame, rates: Rates) -> Draft:
+    """Turn canonical events into rows: names and effects as numbers, money in both currencies, sums.
+
+    Called by whoever reads a page, on a thread of its own, or by the transaction itself.
+    """
+    accounts = events.select(ACCOUNT).unique(maintain_order=True)
+    rows = events.join(accounts.with_row_index("account"), on=ACCOUNT, how="left", maintain_order="left").with_columns(
+        currency=pl.when(pl.col("amount").is_not_null()).then("currency"),
+        name_id=pl.col("name").replace_strict(_NAMES, return_dtype=pl.Int16),
+        effect=pl.col("effect").replace_strict(_EFFECTS, default=0, return_dtype=pl.Int16)
+        * pl.col("sign").fill_null(1),
+        transaction_id=pl.when(pl.col("transaction_id") != pl.col("key")).then(pl.col("transaction_id")),
+        native=pl.col("amount"),
+        native_stake=pl.col("stake"),
+        amount=plain(pl.col("amount")),
+        stake=plain(pl.col("stake")),
+        rate=rates.expression(pl.col("currency")),
+    )
+    rows = rows.drop(*ACCOUNT, "sign")
+    unknown = pl.col("native").is_not_null() & pl.col("rate").is_null() & ~rates.is_play(pl.col("currency"))
+    if rows.select(unknown.any()).item():
+        return Draft(accounts, rows.drop("rate"), None)
+    rows = valued(rows, rates)
+    return Draft(accounts, rows, totals.sums(rows, by="account"))
