@@ -203,7 +203,7 @@ class Worker:
         rows += page.frame.height
         context = Context(all_history=True, rules=self.desk.rules)
         normalised = self.stream.binding.contract.normalise(page.frame, self.stream.binding, context)
-        drafted = draft(normalised.events, self.desk.rates) if normalised.events.height else None
+        drafted = draft(normalised, self.desk.rates)
         # only an empty page ends a range: one may be short because it was cut by bytes
         return _Read(part, page, normalised, drafted, rows, ends=page.last is None or (page.full and rows >= MOST_ROWS))
 

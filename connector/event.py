@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 #: Native amounts: 20 digits before the point, 18 after it, never a float.
 AMOUNT: Final = pl.Decimal(38, 18)
@@ -30,7 +33,7 @@ EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "effect": pl.String,
     "sign": pl.Int8,
     "stake": AMOUNT,  # wagered by the same row (win_per_bet only)
-    "properties": pl.String,  # JSON object, nulls left out
+    "properties": pl.String,  # JSON: an object without nulls, or the values of a shape (see `packed`)
     "history": pl.Boolean,
     "mark": pl.Int64,  # the row's cursor as an integer (see connector.position); null: it has none that fits
 }
@@ -104,6 +107,7 @@ SPORT: Final = (
 )
 
 _KEY_PART: Final = re.compile(r"((?:[^\\|]|\\.)*)\|", re.DOTALL)
+_ESCAPED: Final = r'["\\\x00-\x1f]'
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', **{chr(code): f"\\u{code:04x}" for code in range(32)}}
 #: What a destination never gets twice needs an id that never changes: 26 characters of Crockford's base 32.
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -156,6 +160,40 @@ def properties(texts: pl.DataFrame) -> pl.Series:
     whole = pl.concat_str(first, *members, pl.lit("}"), ignore_nulls=True).alias("properties")
     written = texts.select(whole).to_series()
     return written if always else written.str.replace("{,", "{", literal=True)
+
+
+def packed(texts: pl.DataFrame) -> pl.Series:
+    """Return each row's JSON array of the texts, null where there is none, nulls at the end left out.
+
+    What the values mean is said once, by the names of the columns: the shape. In a ledger of bets they would take more
+    room in each row than the values. `named` is the way back.
+    """
+    texts = texts.select(pl.all().cast(pl.String))
+    columns = texts.get_columns()
+    while columns and columns[-1].null_count() == len(columns[-1]):
+        columns.pop()
+    if not columns:
+        return pl.repeat("[]", texts.height, dtype=pl.String, eager=True).alias("properties")
+    joined = pl.concat_str([column.name for column in columns], ignore_nulls=True)
+    escaped = texts.select(joined.str.contains(_ESCAPED).any()).item()  # mostly nothing is: one look at all of them
+    whole = pl.concat_str([_member(column, number, escaped=escaped) for number, column in enumerate(columns)])
+    if columns[-1].null_count():
+        whole = whole.str.replace("(?:,null)+$", "")
+    return texts.select((whole + "]").alias("properties")).to_series()
+
+
+def _member(column: pl.Series, number: int, *, escaped: bool) -> pl.Expr:
+    opening = "," if number else "["
+    text = pl.col(column.name).str.replace_many(_ESCAPES) if escaped else pl.col(column.name)
+    quoted = pl.concat_str(pl.lit(f'{opening}"'), text, pl.lit('"'))
+    return quoted.fill_null(f"{opening}null") if column.null_count() else quoted
+
+
+def named(shape: Sequence[str] | None, stored: Mapping[str, str] | Sequence[str | None]) -> Mapping[str, str]:
+    """Return an event's properties by name: those that name themselves, or the values of a shape."""
+    if isinstance(stored, dict):
+        return stored
+    return {name: value for name, value in zip(shape or (), stored, strict=False) if value is not None}
 
 
 def json_text(text: pl.Expr) -> pl.Expr:

@@ -138,9 +138,10 @@ def _examine(case: Case, bounds: Bounds, suspects: pl.DataFrame) -> Outcome:
     both = events.join(stored, on=[*_EVENT, "name"], how="inner")
     changed = both.filter(plain(pl.col("amount")).ne_missing(pl.col("here"))).unique([*_EVENT, "name"])
     lost = Normalised(
-        _not_quarantined(case, events.join(stored, on=[*_EVENT, "name"], how="anti")),
-        _newer(case, profiles),
-        normalised.rejections.filter(~pl.col("kept")),
+        events=_not_quarantined(case, events.join(stored, on=[*_EVENT, "name"], how="anti")),
+        shape=normalised.shape,
+        profiles=_newer(case, profiles),
+        rejections=normalised.rejections.filter(~pl.col("kept")),
     )
     lost = replace(lost, rejections=_unknown_rejections(case, lost.rejections))
     refused = lost.rejections["row_key"].n_unique() if lost.rejections.height else 0

@@ -58,9 +58,13 @@ ERASURES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 
 @dataclass(frozen=True)
 class Normalised:
-    """What one page became, and the rows that could not. Any frame may be empty."""
+    """What one page became, and the rows that could not. Any frame may be empty.
+
+    `shape`: the names of what the events' properties hold, None where these are objects (see connector.event.packed).
+    """
 
     events: pl.DataFrame = field(default_factory=lambda: empty(EVENTS))
+    shape: tuple[str, ...] | None = None
     profiles: pl.DataFrame = field(default_factory=lambda: empty(PROFILES))
     rejections: pl.DataFrame = field(default_factory=lambda: empty(REJECTIONS))
     labels: pl.DataFrame = field(default_factory=lambda: empty(LABELS))

@@ -185,7 +185,7 @@ def _normalise(desk: Desk, stream: Stream, read: _Read) -> _Read:
         return read
     started = clock.monotonic()
     normalised = _normalised(desk, stream, read.page)
-    drafted = draft(normalised.events, desk.rates) if normalised.events.height else None
+    drafted = draft(normalised, desk.rates)
     return _Read(read.page, normalised, drafted, {**read.seconds, "normalise": clock.monotonic() - started})
 
 

@@ -16,6 +16,7 @@ import structlog
 from connector import clock, contacts
 from connector.destinations.contract import Destination, Item, Previous, Profile, Refusal, StoredEvent
 from connector.errors import ConnectorError, Halted, LeaseLost, Transient
+from connector.event import named
 from connector.seat import Seat
 from connector.service import Worked
 from connector.store import delivered, feeds, segment_feed, windows
@@ -340,7 +341,8 @@ def _event(row: Mapping[str, Any], tenant: str) -> StoredEvent:
     identity = (*place, row["key"], row["name"], *again)
     return StoredEvent(
         *(row["seq"], row["player_id"], row["brand_id"], row["external_id"], identity, row["name"]),
-        *(row["occurred_at"], row["amount"], row["currency"], row["transaction_id"], row["properties"]),
+        *(row["occurred_at"], row["amount"], row["currency"], row["transaction_id"]),
+        named(row["shape"], row["properties"]),
     )
 
 

@@ -6,7 +6,7 @@ totals, rejections, the checkpoint, and last the lease, which a frozen process h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -105,32 +105,32 @@ def commit(
 def _write(
     connection: psycopg.Connection[Any], batch: Batch, rates: Rates, lease: Lease, keys: Keys | None
 ) -> Committed:
-    checkpoint = batch.checkpoint
+    checkpoint, brought, changed_players = batch.checkpoint, batch.brought, 0
     ordered(connection)
     if batch.followed:
         connection.execute("set local synchronous_commit = off")
     if batch.advance is None:
         checkpoints.assert_current(connection, checkpoint)
-    events, changed_players = batch.brought.events, 0
-    if batch.brought.profiles.height:
+    if brought.profiles.height:
         upserted = profiles.upsert(
             connection,
             checkpoint.tenant,
-            batch.brought.profiles,
+            brought.profiles,
             production=batch.production,
             at=clock.now(),
             keys=keys,
         )
         changed_players = upserted.changed
         pending.settle(connection, checkpoint.tenant, upserted.paid, rates)
-        events = pl.concat([events, _profile_events(batch, upserted)])
-    if batch.brought.labels.height:
+        brought = replace(brought, events=pl.concat([brought.events, _profile_events(batch, upserted)]))
+    if brought.labels.height:
         changed_players += labels.write(
-            connection, checkpoint.tenant, batch.brought.labels, production=batch.production, at=clock.now()
+            connection, checkpoint.tenant, brought.labels, production=batch.production, at=clock.now()
         )
-    inserted, changed = _write_events(connection, batch, events, rates)
+    drafted = draft(brought, rates) if brought.profiles.height or batch.drafted is None else batch.drafted
+    inserted, changed = (0, 0) if drafted is None else _write_events(connection, batch, drafted, rates)
     unrated = _write_facts(connection, batch, rates)
-    quarantine.insert(connection, checkpoint, batch.brought.rejections, keys)
+    quarantine.insert(connection, checkpoint, brought.rejections, keys)
     if batch.advance is not None:
         rewritten = batch.rows if batch.brought.understood > batch.brought.events.height else 0
         checkpoints.advance(connection, checkpoint, batch.advance, rows=inserted + rewritten)
@@ -141,16 +141,12 @@ def _write(
     return Committed(inserted, changed_players, changed)
 
 
-def _write_events(
-    connection: psycopg.Connection[Any], batch: Batch, events: pl.DataFrame, rates: Rates
-) -> tuple[int, int]:
-    if events.is_empty():
-        return 0, 0
-    alone, point = not batch.brought.profiles.height, batch.checkpoint
-    drafted = batch.drafted if alone and batch.drafted is not None else draft(events, rates)
+def _write_events(connection: psycopg.Connection[Any], batch: Batch, drafted: Draft, rates: Rates) -> tuple[int, int]:
+    point = batch.checkpoint
     stream = ledger.StreamKey(point.tenant, point.source, point.stream, point.generation)
     known = players.accounts(connection, point.tenant, drafted.accounts)
-    written = ledger.insert(connection, stream, drafted, known, rates, fresh=batch.fresh and alone)
+    fresh = batch.fresh and not batch.brought.profiles.height
+    written = ledger.insert(connection, stream, drafted, known, rates, fresh=fresh)
     totals.add(connection, written.rows, added=written.added)
     _note_payments(connection, point.tenant, written.rows)
     return written.rows.height, written.changed

@@ -17,6 +17,7 @@ from connector.store import totals
 
 if TYPE_CHECKING:
     from connector.money import Rates
+    from connector.normalised import Normalised
 
 ACCOUNT: Final = ("brand_id", "external_id")
 _EFFECTS: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
@@ -33,14 +34,18 @@ class Draft:
 
     accounts: pl.DataFrame
     rows: pl.DataFrame
+    shape: tuple[str, ...] | None
     added: pl.DataFrame | None
 
 
-def draft(events: pl.DataFrame, rates: Rates) -> Draft:
-    """Turn canonical events into rows: names and effects as numbers, money in both currencies, sums.
+def draft(brought: Normalised, rates: Rates) -> Draft | None:
+    """Turn canonical events into rows: names and effects as numbers, money in both currencies, sums; None of none.
 
     Called by whoever reads a page, on a thread of its own, or by the transaction itself.
     """
+    events, shape = brought.events, brought.shape
+    if events.is_empty():
+        return None
     accounts = events.select(ACCOUNT).unique(maintain_order=True)
     rows = events.join(accounts.with_row_index("account"), on=ACCOUNT, how="left", maintain_order="left").with_columns(
         currency=pl.when(pl.col("amount").is_not_null()).then("currency"),
@@ -57,6 +62,6 @@ def draft(events: pl.DataFrame, rates: Rates) -> Draft:
     rows = rows.drop(*ACCOUNT, "sign")
     unknown = pl.col("native").is_not_null() & pl.col("rate").is_null() & ~rates.is_play(pl.col("currency"))
     if rows.select(unknown.any()).item():
-        return Draft(accounts, rows.drop("rate"), None)
+        return Draft(accounts, rows.drop("rate"), shape, None)
     rows = valued(rows, rates)
-    return Draft(accounts, rows, totals.sums(rows, by="account"))
+    return Draft(accounts, rows, shape, totals.sums(rows, by="account"))

@@ -60,12 +60,13 @@ _EXCLUSIONS: Final = _CHANGES.format(mine="reason = 'exclusion'")
 _EVENT_COLUMNS: Final = """
     e.seq, e.player_id, p.brand_id, p.external_id, p.marketable, p.is_stub, s.source, s.stream, s.generation, n.name,
     e.key, coalesce(e.transaction_id, e.key) as transaction_id, e.occurred_at, e.amount, e.currency,
-    e.properties, e.salt
+    h.names as shape, e.properties, e.salt
 """
 _EVENT_JOINS: Final = """
     join crm.players p using (player_id)
     join crm.event_streams s using (stream_id)
     join crm.event_names n using (name_id)
+    left join crm.event_shapes h using (shape_id)
 """
 _EVENTS: Final = f"""
     with e as materialized (

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = (
     *("player_id", "occurred_at", "amount_base", "stream_id", "name_id", "effect", "history", "key", "transaction_id"),
-    *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "mark", "properties"),
+    *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "mark", "shape_id", "properties"),
 )
 _STAGE: Final = """
     create temporary table if not exists stage_events (
         ordinal integer, player_id bigint, occurred_at timestamptz, amount_base bigint, stream_id smallint,
         name_id smallint, effect smallint, history boolean, key text collate "C", transaction_id text, currency text,
         amount numeric, fx_rate_locked numeric, stake numeric, stake_base bigint, mark bigint,
-        properties json
+        shape_id integer, properties json
     ) on commit delete rows
 """
 _INSERT: Final = f"""
@@ -34,6 +34,8 @@ _INSERT: Final = f"""
     returning stream_id, key, name_id
 """
 _TAKE: Final = "select setval('crm.event_seq', nextval('crm.event_seq') + %s - 1)"
+_SHAPE: Final = "select shape_id from crm.event_shapes where tenant = %(tenant)s and names = %(names)s"
+_NEW_SHAPE: Final = "insert into crm.event_shapes (tenant, names) values (%(tenant)s, %(names)s) returning shape_id"
 #: A row that is there with other money, time or player is neither counted again nor hidden: both versions are kept.
 _CHANGED: Final = """
     insert into crm.quarantine (tenant, source, stream, reason, field, row_key, transaction_id, brand_id, raw)
@@ -141,7 +143,11 @@ def _placed(
     ids = {brand: stream_id(connection, stream, brand) for brand in drafted.accounts["brand_id"].unique()}
     streams = drafted.accounts["brand_id"].replace_strict(ids, return_dtype=pl.Int16).alias("stream_id")
     account = drafted.rows["account"]
-    rows = drafted.rows.with_columns(players["player_id"].gather(account), streams.gather(account))
+    rows = drafted.rows.with_columns(
+        players["player_id"].gather(account),
+        streams.gather(account),
+        shape_id=pl.lit(_shape_id(connection, stream.tenant, drafted.shape), dtype=pl.Int32),
+    )
     if players["player_erased"].any():
         erased = players["player_erased"].gather(account)
         rows = rows.with_columns(properties=pl.when(erased).then(pl.lit("{}")).otherwise("properties"))
@@ -171,6 +177,16 @@ def stream_id(connection: psycopg.Connection[Any], stream: StreamKey, brand: str
             """,
             values,
         ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _shape_id(connection: psycopg.Connection[Any], tenant: str, shape: tuple[str, ...] | None) -> int | None:
+    """Return the number that stands for a shape in every row, giving one at first sight."""
+    if shape is None:
+        return None
+    values = {"tenant": tenant, "names": list(shape)}
+    row = connection.execute(_SHAPE, values).fetchone() or connection.execute(_NEW_SHAPE, values).fetchone()
     assert row is not None
     return int(row[0])
 

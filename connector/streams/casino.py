@@ -109,16 +109,16 @@ def _properties(kind: pl.Expr, is_bet: pl.Expr, rolled_back: pl.Expr) -> dict[st
         "game_id": pl.col("game_id"),
         "game_name": pl.col("game_name"),
         "game_category": category,
-        "game_category_raw": pl.when(pl.col("game_category") != category).then(pl.col("game_category")),
         "game_provider": pl.col("game_provider"),
         "amount_real": plain(pl.when(is_bet).then("bet_amount_real").otherwise("win_amount_real")),
         "amount_bonus": plain(pl.when(is_bet).then("bet_amount_bonus").otherwise("win_amount_bonus")),
-        "bet_amount": pl.when(~is_bet).then(transactions.plain("bet_amount")),
         "payout": pl.when(settled & (kind == "loss"))
         .then(pl.lit("0"))
         .when(settled)
         .then(transactions.plain("win_amount")),
         "outcome": pl.when(settled).then(pl.when(won > 0).then(pl.lit("won")).otherwise(pl.lit("lost"))),
+        "bet_amount": pl.when(~is_bet).then(transactions.plain("bet_amount")),
+        "game_category_raw": pl.when(pl.col("game_category") != category).then(pl.col("game_category")),
         "rollback_of": pl.when(rolled_back).then(kind.str.strip_prefix("rollback_")),
         "is_free_bet": pl.when(pl.col("is_free_bet")).then(pl.lit(value=True)),
     }

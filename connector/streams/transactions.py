@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from connector import money
-from connector.event import EVENTS, properties
+from connector.event import EVENTS, packed
 from connector.normalised import Normalised
 from connector.streams import values
 
@@ -54,9 +54,9 @@ def normalised(
         *(columns[name].cast(dtype).alias(name) for name, dtype in EVENTS.items() if name != "properties"),
         *(expression.alias(f"p:{name}") for name, expression in shown.items()),
     )
-    encoded = properties(built.select(pl.col(f"p:{name}").alias(name) for name in shown))
+    encoded = packed(built.select(pl.col(f"p:{name}").alias(name) for name in shown))
     events = built.with_columns(encoded).select(*EVENTS)
-    return Normalised(events=events, rejections=rejections)
+    return Normalised(events=events, shape=tuple(shown), rejections=rejections)
 
 
 def texts(names: Sequence[str]) -> dict[str, pl.Expr]:

@@ -115,9 +115,10 @@ class Writer:
         )
         return self.commit(Batch(self.checkpoint, Normalised(profiles=frame), rows=frame.height, production=production))
 
-    def events(self, *events: dict[str, Any], fresh: bool = False) -> Committed:
+    def events(self, *events: dict[str, Any], fresh: bool = False, shape: tuple[str, ...] | None = None) -> Committed:
         """Commit events; what is left out makes a deposit of ten euros."""
-        return self.commit(Batch(self.checkpoint, Normalised(events=frame_of(*events)), fresh=fresh, rows=len(events)))
+        brought = Normalised(events=frame_of(*events), shape=shape)
+        return self.commit(Batch(self.checkpoint, brought, fresh=fresh, rows=len(events)))
 
     def commit(self, batch: Batch) -> Committed:
         """Commit a page as it is."""

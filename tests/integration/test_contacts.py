@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 import yaml
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 
 from connector import checks, config, contacts
 from connector.errors import Misconfigured
 from connector.normalised import Normalised
-from connector.store import database, identities, player_contacts
+from connector.store import identities, player_contacts
 from connector.store.commit import Batch
+from tests.integration.revisions import at_revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,25 +77,6 @@ def everything(look: Look) -> str:
 
 
 # The migration ------------------------------------------------------------------------------------------------------
-
-
-def at_revision(url: str, revision: str) -> None:
-    """Bring a store to a revision, up or down."""
-    folder = str(database._MIGRATIONS)
-    script = ScriptDirectory(folder, version_locations=[folder])
-    order = [item.revision for item in script.walk_revisions()][::-1]
-
-    def steps(now: Any, _: Any) -> Any:
-        down = bool(now) and order.index(now[0]) > order.index(revision)
-        return script._downgrade_revs(revision, now) if down else script._upgrade_revs(revision, now)
-
-    context = EnvironmentContext(AlembicConfig(), script, fn=steps)
-    engine = sa.create_engine("postgresql+psycopg://" + url.partition("://")[2], poolclass=sa.pool.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text("create schema if not exists crm"))
-        context.configure(connection=connection, version_table_schema="crm", version_table="schema_version")
-        context.run_migrations()
-    engine.dispose()
 
 
 _BEFORE: Final = """

@@ -213,6 +213,19 @@ def test_an_event_says_what_happened(feed: Feed, writer: Writer) -> None:
     assert len(sent["id"]) == 26
 
 
+def test_values_of_a_shape_go_out_by_their_names(feed: Feed, writer: Writer) -> None:
+    """A destination sees no difference between them and properties that name themselves."""
+    shape = ("payment_method", "note", "fee")
+    writer.profiles(*players(1))
+    writer.events(*deposits(0, players=1, properties='["card",null,"0.10"]'), shape=shape)
+    writer.events(*deposits(1, players=1, properties='{"payment_method":"card","fee":"0.10"}'))
+    feed.drain()
+    first, second = (dict(event["attributes"], transaction_id="") for event in feed.sent("event"))
+    assert first == second
+    assert (first["payment_method"], first["fee"]) == ("card", 0.1)
+    assert "note" not in first
+
+
 def test_only_subscribed_events_of_now_are_sent(
     feed: Feed, writer: Writer, emulator: serve.Running, look: Look
 ) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from connector.event import EFFECTS, NAMES, properties, row_key, ulid
+from connector.event import EFFECTS, NAMES, named, packed, properties, row_key, ulid
 
 EXAMPLES: Final = settings(max_examples=80, deadline=None)
 parts = st.text(alphabet='\\|"a1 ', max_size=5) | st.text(max_size=5)
@@ -55,6 +55,24 @@ def test_properties_are_the_values_without_the_nulls(rows: list[dict[str, str | 
     """Decoding a row's properties gives its columns back, quotes and control characters included."""
     expected = [{name: value for name, value in row.items() if value is not None} for row in rows]
     assert [json.loads(text) for text in encoded(rows, ["first", "b", "last"])] == expected
+
+
+@EXAMPLES
+@given(
+    st.lists(st.fixed_dictionaries(dict.fromkeys(("first", "b", "last"), st.none() | values)), min_size=1, max_size=20)
+)
+def test_packed_values_are_the_same_properties(rows: list[dict[str, str | None]]) -> None:
+    """Values under a shape name what whole objects name, wherever nulls stand and whatever the texts hold."""
+    shape = ("first", "b", "last")
+    texts = packed(pl.DataFrame(rows, schema=dict.fromkeys(shape, pl.String)))
+    assert [named(shape, json.loads(text)) for text in texts] == [json.loads(text) for text in encoded(rows, [*shape])]
+
+
+def test_packed_values_end_with_the_last_that_there_is() -> None:
+    """Nulls at the end take no room; an object names itself, whatever shape stands beside it."""
+    rows = pl.DataFrame({"a": ["1", "2"], "b": [None, "x,null"], "c": [None, None]}, schema_overrides={"c": pl.String})
+    assert packed(rows).to_list() == ['["1"]', '["2","x,null"]']
+    assert named(("b",), {"a": "1"}) == named(None, {"a": "1"}) == {"a": "1"}
 
 
 @pytest.mark.parametrize("text", [":null,", ":null,x", ':null,"'])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from connector.event import NAMES
+from connector.event import NAMES, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +20,11 @@ def event(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable[..
     """Return a function from changed columns to the one event they become, which moves no total."""
 
     def one(stream: str, **changes: Any) -> dict[str, Any]:
-        (only,) = normalise(stream, [row(stream, **changes)]).events.to_dicts()
+        found = normalise(stream, [row(stream, **changes)])
+        (only,) = found.events.to_dicts()
         assert only["name"] in NAMES
         assert (only["effect"], only["stake"], only["sign"]) == (None, None, 1)
-        return only | {"properties": json.loads(only["properties"])}
+        return only | {"properties": named(found.shape, json.loads(only["properties"]))}
 
     return one
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from connector.event import EFFECTS, NAMES
+from connector.event import EFFECTS, NAMES, named
 from connector.streams.contract import Context
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def event(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable[..
     def one(stream: str = "casino_bets", mode: str | None = None, **changes: Any) -> dict[str, Any]:
         found = normalise(stream, [row(stream, **changes)], mode=mode)
         (only,) = found.events.to_dicts()
-        properties = json.loads(only["properties"])
+        properties = named(found.shape, json.loads(only["properties"]))
         assert only["name"] in NAMES
         assert only["effect"] in EFFECTS
         assert set(properties) >= REQUIRED.get(only["name"], set())
@@ -278,9 +278,9 @@ def test_types_may_be_codes(normalise: Callable[..., Any], row: Callable[..., An
 
 def test_a_bet_without_a_bet_id_is_named_by_its_row_key(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
     """The unique id of the view is the bet's id where there is no other."""
-    found = normalise("casino_bets", [row("casino_bets", bet_id=None)]).events
-    assert found["transaction_id"].to_list() == ["1001"]
-    assert json.loads(found["properties"][0])["bet_id"] == "1001"
+    found = normalise("casino_bets", [row("casino_bets", bet_id=None)])
+    assert found.events["transaction_id"].to_list() == ["1001"]
+    assert named(found.shape, json.loads(found.events["properties"][0]))["bet_id"] == "1001"
 
 
 def test_bet_and_win_of_one_bet_have_two_keys_without_an_id(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from connector.event import EVENTS, NAMES
+from connector.event import EVENTS, NAMES, named
 from connector.position import mark_of
 from connector.streams.contract import Context
 
@@ -30,7 +30,7 @@ def event(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable[..
         assert found.profiles.is_empty()
         (only,) = found.events.to_dicts()
         assert only["name"] in NAMES
-        return only | {"properties": json.loads(only["properties"])}
+        return only | {"properties": named(found.shape, json.loads(only["properties"]))}
 
     return one
 
@@ -302,8 +302,8 @@ def test_a_withdrawal_without_a_status_is_completed(normalise: Callable[..., Any
 def test_extra_columns_become_properties(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
     """Extra view columns join the properties under their own names, nulls left out."""
     rows = [row("deposits", Shop='Bar "7"'), row("deposits", transaction_id="d-2", Shop=None)]
-    found = normalise("deposits", rows, extra=["shop"]).events["properties"].to_list()
-    assert [json.loads(text) for text in found] == [{"Shop": 'Bar "7"'}, {}]
+    found = normalise("deposits", rows, extra=["shop"])
+    assert [named(found.shape, json.loads(text)) for text in found.events["properties"]] == [{"Shop": 'Bar "7"'}, {}]
 
 
 @BOTH

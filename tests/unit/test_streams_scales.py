@@ -12,6 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from connector import config
 from connector.errors import Misconfigured
+from connector.event import named
 from connector.streams import STREAMS, values
 from connector.streams.contract import bind
 
@@ -60,12 +61,13 @@ def test_a_scale_is_by_the_rows_currency(
 def test_balances_and_fees_are_of_the_same_scale(normalise: Callable[..., Any], row: Callable[..., Any]) -> None:
     """Every amount column of a row is divided."""
     one = _deposit(row, "2000000000", real_balance="1", bonus_balance="500000000")
-    (event,) = normalise("deposits", [one], scales=SCALES).events.to_dicts()
-    said = json.loads(event["properties"])
+    found = normalise("deposits", [one], scales=SCALES)
+    said = named(found.shape, json.loads(found.events["properties"][0]))
     assert (said["real_balance"], said["bonus_balance"]) == ("0.000000001", "0.5")
     other = row("withdrawals", withdrawal_amount="100", fee_amount="25", currency="EUR")
-    (event,) = normalise("withdrawals", [other], scales=SCALES).events.to_dicts()
-    assert (event["amount"], json.loads(event["properties"])["fee"]) == (Decimal(1), "0.25")
+    found = normalise("withdrawals", [other], scales=SCALES)
+    (event,) = found.events.to_dicts()
+    assert (event["amount"], named(found.shape, json.loads(event["properties"]))["fee"]) == (Decimal(1), "0.25")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from connector.event import EFFECTS, NAMES, SPORT
+from connector.event import EFFECTS, NAMES, SPORT, named
 from connector.money import plain
 from connector.streams import STREAMS, values
 
@@ -37,7 +37,7 @@ def event(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable[..
         assert only["name"] in NAMES
         assert only["effect"] in {*EFFECTS, None}
         assert (only["effect"] is not None) == (only["name"] in SPORT)
-        return only | {"properties": json.loads(only["properties"])}
+        return only | {"properties": named(found.shape, json.loads(only["properties"]))}
 
     return one
 

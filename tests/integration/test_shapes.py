@@ -1,0 +1,73 @@
+"""Values in the ledger, their names once beside it: whoever reads events sees them by name, as ever."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from tests.integration.revisions import at_revision
+
+if TYPE_CHECKING:
+    from connector.store.database import Database
+
+Writer = Any
+Look = Any
+SHAPE: Final = ("method", "fee", "note")
+
+
+def deposits(*texts: str, start: int = 0) -> list[dict[str, Any]]:
+    return [{"key": f"k{start + n}", "external_id": "7", "properties": text} for n, text in enumerate(texts)]
+
+
+def shown(look: Look) -> dict[str, Any]:
+    return {row["key"]: row["properties"] for row in look("select key, properties from crm.events order by seq")}
+
+
+def test_values_are_shown_by_their_names(writer: Writer, look: Look) -> None:
+    """Nulls are left out; an event that names its own values, or has none, is shown as it is."""
+    writer.events(*deposits('["card","0.10","a \\"b\\" \\u00fc"]', '["card",null,"x"]', "[]", "[null]"), shape=SHAPE)
+    writer.events({"key": "own", "external_id": "7", "properties": '{"bank":"B"}'})
+    assert shown(look) == {
+        "k0": {"method": "card", "fee": "0.10", "note": 'a "b" ü'},
+        "k1": {"method": "card", "note": "x"},
+        "k2": {},
+        "k3": {},
+        "own": {"bank": "B"},
+    }
+
+
+def test_a_shape_stands_once_and_another_beside_it(writer: Writer, look: Look) -> None:
+    """Each page says what its values mean, so a view may get a column, or lose one, at any time."""
+    writer.events(*deposits('["card"]'), shape=SHAPE)
+    writer.events(*deposits('["cash"]', start=1), shape=SHAPE)
+    writer.events(*deposits('["1","cash"]', start=2), shape=("shop", "method"))
+    assert [row["names"] for row in look("select names from crm.event_shapes order by shape_id")] == [
+        [*SHAPE],
+        ["shop", "method"],
+    ]
+    assert shown(look) == {"k0": {"method": "card"}, "k1": {"method": "cash"}, "k2": {"shop": "1", "method": "cash"}}
+
+
+def test_an_erased_player_has_no_values(writer: Writer, look: Look) -> None:
+    """What comes again of an erased player keeps its money and tells nothing else."""
+    writer.profiles({"external_id": "7"})
+    writer.connection.execute("update crm.players set erased_at = now()")
+    writer.events(*deposits('["card","0.10","Ana"]'), shape=SHAPE)
+    assert shown(look) == {"k0": {}}
+    assert look("select properties::text as text from crm.event_rows")[0]["text"] == "{}"
+
+
+def test_rows_of_before_and_of_now_survive_the_way_back(writer: Writer, store: Database, look: Look) -> None:
+    """Down and up again: every row shows the same properties at each step."""
+    writer.events(*deposits('["card",null,"x"]', "[]"), shape=SHAPE)
+    writer.events({"key": "own", "external_id": "7", "properties": json.dumps({"bank": "B"})})
+    before = shown(look)
+    assert before == {"k0": {"method": "card", "note": "x"}, "k1": {}, "own": {"bank": "B"}}
+    writer.close()
+    for revision in ("0010", "0011"):
+        at_revision(store.url, revision)
+        with psycopg.connect(store.url) as connection:
+            rows = connection.execute("select key, properties from crm.events order by seq").fetchall()
+        assert dict(rows) == before
