@@ -6,16 +6,12 @@ Owns connections and migrations; what is written over them belongs to the other 
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
-import sqlalchemy as sa
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 
 from connector import clock, contacts
 from connector.errors import Misconfigured, Transient
@@ -23,17 +19,21 @@ from connector.event import NAMES
 from connector.store import embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     from psycopg.abc import PQGen
 
-OLDEST_VERSION: Final = 140000
-_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
 #: Transactions here are short: what waits longer than this is stuck, and the page is tried again.
 _OPTIONS: Final = (
     "-c timezone=UTC -c statement_timeout=45000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000"
 )
-_CONNECT_SECONDS: Final = 10
+CONNECT_SECONDS: Final = 10
+#: Names are appended to by a version that needs no other change of the schema.
+_NAME_EVENTS: Final = """
+    insert into crm.event_names as n (name_id, name) select * from unnest(%s::smallint[], %s::text[])
+    on conflict (name_id) do update set name = excluded.name where n.name <> excluded.name
+"""
 #: A server that has not answered by then has gone silent, or the network: longer than its own time-out of a statement,
 #: shorter than the watchdog's patience.
 SILENCE_SECONDS: Final = 50.0
@@ -98,7 +98,7 @@ class Database:
             return _Session.connect(
                 self.url,
                 autocommit=autocommit,
-                connect_timeout=_CONNECT_SECONDS,
+                connect_timeout=CONNECT_SECONDS,
                 application_name="connector",
                 options=_OPTIONS,
             )
@@ -140,40 +140,56 @@ def open_store(url: str) -> Database:
 def migrate(database: Database) -> str:
     """Bring the schema to the newest revision and return it; idempotent, safe for two processes at once.
 
-    Called by `run`, `backfill` and `connector store migrate` before anything else.
+    Called by `run`, `backfill` and `connector store migrate` before anything else. Alembic is loaded where there is
+    something to do: it would take a tenth of a second of every start. Raises Misconfigured for a schema of a newer
+    version, or where the role or the server can't have it.
     """
-    engine = sa.create_engine(
-        _sqlalchemy_url(database.url), poolclass=sa.pool.NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS}
-    )
-    script = ScriptDirectory(str(_MIGRATIONS), version_locations=[str(_MIGRATIONS)])
-    context = EnvironmentContext(AlembicConfig(), script, fn=lambda revision, _: script._upgrade_revs("head", revision))  # noqa: SLF001
-    try:
-        with engine.begin() as connection:
-            _refuse_old_servers(connection)
-            connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('crm.migrate', 0))"))
-            connection.execute(sa.text("create schema if not exists crm"))
-            context.configure(connection=connection, version_table_schema="crm", version_table="schema_version")
-            context.run_migrations()
-            _name_events(connection)
-    except (sa.exc.OperationalError, sa.exc.InternalError) as error:  # the latter: a server that may not be written
-        raise classify(error.orig or error) from error
-    except sa.exc.ProgrammingError as error:
+    newest, found = newest_revision(), _revision(database)
+    if found is not None and found > newest:
         raise Misconfigured(
-            f"the store's schema can't be created: {first_line(error.orig or error)}",
-            hint="grant create on the database to the connector's role",
-        ) from error
-    finally:
-        engine.dispose()
-    return str(script.get_current_head())
+            f"the store's schema is of a newer version: revision {found}, this one knows {newest}",
+            hint="run the version that migrated it, or a newer one",
+        )
+    if found != newest:
+        from connector.store import schema
+
+        schema.upgrade(database.url)
+    _name_events(database)
+    return newest
 
 
 def is_current(database: Database) -> bool:
     """Return whether the schema is at the newest revision, changing nothing."""
-    head = ScriptDirectory(str(_MIGRATIONS), version_locations=[str(_MIGRATIONS)]).get_current_head()
-    with database.connect() as connection, suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+    return _revision(database) == newest_revision()
+
+
+def newest_revision() -> str:
+    """Return the revision that this version works with: a migration's file begins with its number."""
+    return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("[0-9]*.py"))
+
+
+def _name_events(database: Database) -> None:
+    with _permitted(), database.connect() as connection:
+        connection.execute(_NAME_EVENTS, (list(range(1, len(NAMES) + 1)), list(NAMES)))
+
+
+def _revision(database: Database) -> str | None:
+    nothing = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+    with _permitted(), database.connect() as connection, suppress(*nothing):
         row = connection.execute("select version_num from crm.schema_version").fetchone()
-        return row is not None and row[0] == head
-    return False
+        return None if row is None else str(row[0])
+    return None
+
+
+@contextmanager
+def _permitted() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        hint = "use the role that migrated the store, or make this one a member of crm_writer"
+        raise Misconfigured(f"the store's role may not use its schema: {first_line(error)}", hint=hint) from error
+    except psycopg.OperationalError as error:
+        raise classify(error) from error
 
 
 def ordered(connection: psycopg.Connection[Any]) -> None:
@@ -212,24 +228,3 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, the part that holds no statement, without the values in it."""
     lines = str(error).strip().splitlines()
     return contacts.told(lines[0]) if lines else type(error).__name__
-
-
-def _refuse_old_servers(connection: sa.Connection) -> None:
-    version = int(connection.execute(sa.text("show server_version_num")).scalar_one())
-    if version < OLDEST_VERSION:
-        raise Misconfigured(f"the store runs PostgreSQL {version // 10000}", hint="it needs 14 or newer")
-
-
-def _name_events(connection: sa.Connection) -> None:
-    rows: Sequence[dict[str, object]] = [{"name_id": index, "name": name} for index, name in enumerate(NAMES, start=1)]
-    connection.execute(
-        sa.text(
-            "insert into crm.event_names (name_id, name) values (:name_id, :name)"
-            " on conflict (name_id) do update set name = excluded.name"
-        ),
-        rows,
-    )
-
-
-def _sqlalchemy_url(url: str) -> str:
-    return "postgresql+psycopg://" + url.partition("://")[2]

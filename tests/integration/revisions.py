@@ -14,7 +14,7 @@ from connector.store import database
 
 def at_revision(url: str, revision: str) -> None:
     """Bring a store to a revision, up or down."""
-    folder = str(database._MIGRATIONS)
+    folder = str(database.MIGRATIONS)
     script = ScriptDirectory(folder, version_locations=[folder])
     order = [item.revision for item in script.walk_revisions()][::-1]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from connector import clock
@@ -83,6 +84,30 @@ def test_a_role_that_may_not_create_is_told_so(postgres: Any) -> None:
         database.migrate(database.Database(postgres.reading(url)))
     assert "grant" in caught.value.hint
     postgres.drop("locked_down")
+
+
+def test_a_schema_of_a_newer_version_is_left_alone(store: database.Database, look: Look) -> None:
+    """Whoever goes back to an older version is told which one to run; nothing was changed."""
+    look("update crm.schema_version set version_num = '9999' returning 1")
+    with pytest.raises(Misconfigured, match="newer version: revision 9999") as caught:
+        database.migrate(store)
+    assert "the version that migrated it" in caught.value.hint
+    assert look("select version_num from crm.schema_version") == [{"version_num": "9999"}]
+
+
+def test_a_reader_may_not_run_on_a_schema_that_is_current(store: database.Database, postgres: Any) -> None:
+    """It could not write a page either: it is told at the start, and what to do."""
+    with pytest.raises(Misconfigured, match="permission denied for schema crm") as caught:
+        database.migrate(database.Database(postgres.reading(store.url)))
+    assert "crm_writer" in caught.value.hint
+
+
+def test_the_newest_revision_is_the_one_of_the_last_file() -> None:
+    """Each migration's file begins with its revision, and they are in one line."""
+    script = ScriptDirectory(str(database.MIGRATIONS), version_locations=[str(database.MIGRATIONS)])
+    assert script.get_heads() == [database.newest_revision()]
+    for item in script.walk_revisions():
+        assert item.path.rpartition("/")[2].startswith(f"{item.revision}_")
 
 
 # All or nothing -----------------------------------------------------------------------------------------------------
