@@ -23,20 +23,22 @@ if TYPE_CHECKING:
 _FILL: Final = f"""
     insert into crm.event_streams (tenant, source, stream, generation, brand_id)
     values ('{TENANT}', 'older', 'casino_bets', 0, '{BRAND}');
+    insert into crm.event_shapes (tenant, names) values ('{TENANT}',
+        '{{{{bet_id,round_id,game_id,game_name,game_category,game_provider,amount_real,amount_bonus}}}}');
     create temporary table player as select row_number() over () - 1 as n, player_id from crm.players;
     create unique index on player (n);
     analyze player;
     insert into crm.event_rows (player_id, occurred_at, amount_base, stream_id, name_id, effect, history, key, currency,
-                                amount, fx_rate_locked, mark, properties)
+                                amount, fx_rate_locked, mark, shape_id, properties)
     select p.player_id, now() - interval '3 years' + i * interval '3 years' / {{events}}, 100, s.stream_id, e.name_id,
-           0, true, i::text, 'EUR', 1.00, 1, i,
-           jsonb_build_object('bet_id', i::text, 'round_id', (i / 2)::text, 'game_id', 'lucky:' || i % 300,
-                              'game_name', 'Salmon Rush', 'game_category', 'slots', 'game_provider', 'Lucky Otter',
-                              'amount_real', '1.00', 'amount_bonus', '0.00')
+           0, true, i::text, 'EUR', 1.00, 1, i, h.shape_id,
+           jsonb_build_array(i::text, (i / 2)::text, 'lucky:' || i % 300, 'Salmon Rush', 'slots', 'Lucky Otter',
+                             '1.00', '0')
     from generate_series(1, {{events}}::bigint) i
     cross join (select count(*) as players from player) c
     join player p on p.n = i * 7919 % c.players
     cross join (select max(stream_id) as stream_id from crm.event_streams) s
+    cross join (select max(shape_id) as shape_id from crm.event_shapes) h
     cross join (select name_id from crm.event_names where name = 'bet_placed') e
 """
 #: An index is built faster than it is kept.

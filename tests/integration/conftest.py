@@ -315,7 +315,7 @@ class House:
         ):
             operator.execute(f"create table {name}_rows ({columns.replace('STAMP', stamp)})")
             operator.execute(f"create view {name} as select * from {name}_rows")
-        self.source: dict[str, Any] = {"name": "casino", "url": operator.url, "page_rows": 7, "lateness": "1s"}
+        self.source: dict[str, Any] = {"name": "casino", "url": operator.url, "page_rows": 7, "lateness": "300ms"}
         self.source["streams"] = {"deposits": {}, "casino_bets": {"start": "beginning"}}
 
     @property
