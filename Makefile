@@ -34,7 +34,7 @@ check: install ## Lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## Measure all speeds, one table and bench/results.json (ARGS="--bets 200000 --growth")
+bench: install ## Measure all speeds, one table and bench/results.json (ARGS="--bets 200000")
 	$(BIN)/python -m bench $(ARGS)
 
 bench-ingest: install ## Measure a million casino bets into the store, beside plain COPY, dlt and sling (ARGS="--bets 200000 --runs 1")

@@ -6,13 +6,11 @@ Each is a module of its own that can be run alone; what is compared is measured 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import growth, idle, ingest, latency, machine, report
+from bench import delivery, growth, idle, ingest, latency, machine, report
 from connector import clock
 
 if TYPE_CHECKING:
@@ -25,8 +23,7 @@ def main() -> None:
     parser.add_argument("--bets", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3, help="of which the median is taken")
     parser.add_argument("--rivals", type=Path, help="where the environments of dlt and sling are kept from run to run")
-    parser.add_argument("--growth", action="store_true", help="with the store of twenty million events, minutes more")
-    parser.add_argument("--only", nargs="*", help="of ingest, latency, idle, delivery, growth")
+    parser.add_argument("--only", nargs="*", help="of ingest, growth, latency, idle, delivery")
     options = parser.parse_args()
     figures = json.loads(report.RESULTS.read_text())["figures"] if report.RESULTS.exists() else {}
     for name, measure in _benchmarks(options).items():
@@ -42,13 +39,11 @@ def _benchmarks(options: argparse.Namespace) -> dict[str, Callable[[], dict[str,
     """Return the benchmarks that this run is made of."""
     found: dict[str, Callable[[], dict[str, float]]] = {
         "ingest": lambda: ingest.run(bets=options.bets, runs=options.runs, folder=options.rivals),
+        "growth": lambda: growth.measure(bets=options.bets, runs=options.runs),
         "latency": latency.measure,
         "idle": idle.measure,
+        "delivery": lambda: _rounded(delivery.measure()),
     }
-    if importlib.util.find_spec("bench.delivery") is not None:
-        found["delivery"] = lambda: _rounded(importlib.import_module("bench.delivery").measure())
-    if options.growth or "growth" in (options.only or ()):
-        found["growth"] = growth.measure
     return {name: measure for name, measure in found.items() if not options.only or name in options.only}
 
 

@@ -52,27 +52,31 @@ _PLAYERS_IN: Final = f"""
     insert into crm.player_changes (player_id, reason) select player_id, 'profile' from crm.players order by player_id;
     insert into crm.event_streams (tenant, source, stream, generation, brand_id)
     values ('bench', 'bench', 'casino_bets', 0, 'bench'), ('bench', 'bench', 'deposits', 0, 'bench');
+    insert into crm.event_shapes (tenant, names) values
+        ('bench', array['payment_method', 'payment_provider', 'fee']),
+        ('bench', array['bet_id', 'round_id', 'game_id', 'game_name', 'game_category', 'game_provider', 'amount_real',
+                        'amount_bonus', 'payout', 'outcome']);
+"""
+_BET: Final = """
+    (n / 2)::text, (n / 2)::text, (n %% 300)::text, 'Game ' || n %% 300, 'slots', 'studio', '10.00', '2.50'
 """
 #: Of twenty events one is a deposit, the others are bets and wins in turn, as they are stored from the views.
 _EVENTS_IN: Final = f"""
     insert into crm.event_rows (player_id, occurred_at, amount_base, stream_id, name_id, effect, history, key, currency,
-                                amount, fx_rate_locked, mark, transaction_id, properties)
+                                amount, fx_rate_locked, mark, transaction_id, shape_id, properties)
     select min_id + (n * 7919) %% {PLAYERS}, now() - %(age)s::interval, 1250, s.stream_id, e.name_id,
            case name when 'bet_placed' then 3 when 'bet_settled' then 4 else 1 end, %(history)s, n::text, 'EUR',
            12.5, 1, n, case when name <> 'deposit_confirmed' then (n / 2)::text end,
-           case when name = 'deposit_confirmed'
-                then jsonb_build_object('payment_method', 'card', 'payment_provider', 'acquirer', 'fee', '0.10')
-                else jsonb_build_object('bet_id', (n / 2)::text, 'round_id', (n / 2)::text, 'game_id', (n %% 300)::text,
-                         'game_name', 'Game ' || n %% 300, 'game_category', 'slots', 'game_provider', 'studio',
-                         'amount_real', '10.00', 'amount_bonus', '2.50')
-                     || case when name = 'bet_placed' then '{{}}'
-                             else '{{"payout": "12.50", "outcome": "won"}}'::jsonb end
-           end
+           h.shape_id,
+           case name when 'deposit_confirmed' then jsonb_build_array('card', 'acquirer', '0.10')
+                     when 'bet_placed' then jsonb_build_array({_BET})
+                     else jsonb_build_array({_BET}, '12.50', 'won') end
     from generate_series(%(first)s::bigint, %(first)s + %(count)s - 1) n
     cross join (select min(player_id) as min_id from crm.players) p
     join crm.event_names e on e.name = (array['bet_placed', 'bet_settled', 'deposit_confirmed'])[
         case when n %% 20 = 0 then 3 else 1 + n %% 2 end]
     join crm.event_streams s on s.stream = case when n %% 20 = 0 then 'deposits' else 'casino_bets' end
+    join crm.event_shapes h on h.names[1] = case when n %% 20 = 0 then 'payment_method' else 'bet_id' end
     order by n.n
 """
 _PARK: Final = """

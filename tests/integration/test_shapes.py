@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +49,15 @@ def test_a_shape_stands_once_and_another_beside_it(writer: Writer, look: Look) -
         ["shop", "method"],
     ]
     assert shown(look) == {"k0": {"method": "card"}, "k1": {"method": "cash"}, "k2": {"shop": "1", "method": "cash"}}
+
+
+def test_a_view_may_have_any_number_of_columns(writer: Writer, look: Look) -> None:
+    """Hundreds of long names are one shape too, and it is found again."""
+    shape = tuple(hashlib.sha256(str(n).encode()).hexdigest()[:50] for n in range(400))
+    for start in (0, 1):
+        writer.events(*deposits(json.dumps([str(n) for n in range(400)]), start=start), shape=shape)
+    assert shown(look)["k1"] == shown(look)["k0"] == {name: str(n) for n, name in enumerate(shape)}
+    assert look("select count(*) as n from crm.event_shapes") == [{"n": 1}]
 
 
 def test_an_erased_player_has_no_values(writer: Writer, look: Look) -> None:

@@ -31,9 +31,9 @@ def upgrade() -> None:
         create table crm.event_shapes (
             shape_id integer generated always as identity primary key,
             tenant text not null,
-            names text[] not null,
-            unique (tenant, names)
+            names text[] not null
         );
+        create index on crm.event_shapes using hash (names);  -- of any length; the store's lock keeps each single
         alter table crm.event_shapes enable row level security;
         create policy one_tenant on crm.event_shapes for select to crm_app, crm_contacts
             using (tenant = (select current_setting('app.tenant_id', true)));
