@@ -33,7 +33,7 @@ OTHERS: Final = (
     else []
 )
 #: Found out by tests/integration at once, and here only after long: there is time for them in a soak.
-RARE: Final = {"ask_for_no_gaps", "seal_a_second_early", "count_what_is_there"}
+RARE: Final = {"no_sweep", "ask_for_no_gaps", "seal_a_second_early", "count_what_is_there"}
 #: A mutation that so many examples do not show would pass unnoticed.
 MUTATION_EXAMPLES: Final = 400
 #: Hypothesis gives up shrinking after five minutes: a failure must come to be printed.
