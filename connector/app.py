@@ -26,8 +26,6 @@ from connector.service import Loop, Pace, Service, Worked, notify_systemd, super
 from connector.settler import Settler
 from connector.store import database, lease as leases, reports
 from connector.streams import STREAMS
-from connector.web import segments as pages
-from connector.web.server import WebServer
 
 if TYPE_CHECKING:
     import threading
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from connector.store.lease import Lease
+    from connector.web.server import WebServer
 
 #: How long `run --once` keeps trying a server that is away.
 _PATIENCE_SECONDS: Final = 30.0
@@ -125,6 +124,9 @@ class App:
         """Start the process's page, unless there is none to serve."""
         if self.settings.web is None:
             return None
+        from connector.web import segments as pages
+        from connector.web.server import WebServer
+
         token = self.settings.web.token
         web = WebServer(
             self.settings.web.listen,
