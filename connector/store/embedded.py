@@ -45,7 +45,7 @@ _SETTINGS: Final[dict[str, str]] = {
     "listen_addresses": "'127.0.0.1'",
     "unix_socket_directories": "''",
     "shared_buffers": "256MB",
-    "wal_buffers": "64MB",  # a page goes into them whole, and others write it out: a seventh less for a load
+    "wal_buffers": "64MB",  # else the backend that loads writes its log out itself, 8 KB at a time
     "max_wal_size": "2GB",
     "wal_compression": "on",
     "timezone": "'UTC'",
