@@ -20,6 +20,7 @@ from connector.normalised import Normalised
 from connector.position import EARLIEST, Position
 from connector.store import checkpoints, database, lease as leases
 from connector.store.commit import Batch
+from connector.store.draft import draft
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -326,6 +327,31 @@ def test_the_fast_path_and_staging_give_the_same_store(writer: Writer, look: Loo
         )
     assert views[0] == views[1]
     assert len(views[0]["fx_pending"]) == 2
+
+
+def test_what_changes_between_a_draft_and_its_transaction_counts(writer: Writer, look: Look, frames: Frames) -> None:
+    """A draft knows no player: who is erased, or has got a currency, when it is written is so in the store."""
+    texts = {"properties": '{"note":"Ana"}'}
+    brought = Normalised(
+        events=frames.events(deposit("1", currency=None, **texts), deposit("2", "8", currency=None, **texts))
+    )
+    own = Normalised(events=frames.events(deposit("3", **texts)))
+    drafts = {id(page): draft(page, writer.rates) for page in (brought, own)}
+    writer.profiles({"external_id": "7", "default_currency_code": "GBP"}, {"external_id": "8"})
+    look("update crm.players set erased_at = now() where external_id = '7' returning 1")
+    for page in (brought, own):
+        writer.commit(Batch(writer.checkpoint, page, fresh=True, rows=page.events.height, drafted=drafts[id(page)]))
+
+    rows = look("select key, currency, amount_base, properties from crm.events order by key")
+    assert [(row["key"], row["currency"], row["properties"]) for row in rows] == [
+        ("1", "GBP", {}),
+        ("2", "EUR", {"note": "Ana"}),
+        ("3", "EUR", {}),
+    ]
+    assert look("select count(*) as n from crm.fx_pending") == [{"n": 0}]
+    money = look("select external_id, deposit_count, total_deposited from crm.players order by external_id")
+    base = {row["key"]: row["amount_base"] for row in rows}
+    assert [tuple(row.values()) for row in money] == [("7", 2, base["1"] + base["3"]), ("8", 1, base["2"])]
 
 
 def test_a_broken_promise_of_freshness_counts_nothing_twice(writer: Writer, look: Look) -> None:
