@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 AMOUNT: Final = pl.Decimal(38, 18)
 INSTANT: Final = pl.Datetime("us", "UTC")
 
+#: Whose a row is, in every frame: an account of a brand.
+ACCOUNT: Final = ("brand_id", "external_id")
+
 #: One row an event. Null `currency` means the player's own; `effect` names the total that `sign * amount` adds to.
 EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "brand_id": pl.String,

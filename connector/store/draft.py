@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from connector.event import EFFECTS, NAMES
+from connector.event import ACCOUNT, EFFECTS, NAMES
 from connector.money import plain, valued
 from connector.store import totals
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from connector.money import Rates
     from connector.normalised import Normalised
 
-ACCOUNT: Final = ("brand_id", "external_id")
 _EFFECTS: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
 _NAMES: Final = {name: index for index, name in enumerate(NAMES, start=1)}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from connector.event import ACCOUNT
 from connector.player import MarketingRules
 from connector.store.database import ordered
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-_IDENTITY: Final = ["brand_id", "external_id"]
 #: The rule: what a row `n` of players is at the instant `at`. Nothing else decides who is marketed to.
 _EXCLUDED: Final = "(n.status = 'self_excluded' or coalesce(n.rg_self_excluded_until > %(at)s, false))"
 RULE: Final = f"""
@@ -74,9 +74,9 @@ _MARK: Final = """
 
 def resolve(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows with what `accounts` says of their players."""
-    wanted = rows.select(_IDENTITY).unique(maintain_order=True)
+    wanted = rows.select(ACCOUNT).unique(maintain_order=True)
     known = pl.concat([wanted, accounts(connection, tenant, wanted)], how="horizontal")
-    return rows.join(known, on=_IDENTITY, how="left", maintain_order="left")
+    return rows.join(known, on=ACCOUNT, how="left", maintain_order="left")
 
 
 def accounts(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFrame) -> pl.DataFrame:

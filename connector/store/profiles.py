@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from connector import contacts, player
+from connector.event import ACCOUNT
 from connector.store import edges, identities, player_contacts, players
 from connector.store.copying import copy_frame
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from connector.contacts import Keys
 
-_IDENTITY: Final = ["brand_id", "external_id"]
 _MATCHES: Final = tuple(f"{kind}_match" for kind in contacts.KINDS)
 _STAGED: Final = (*(name for name in player.PROFILES if name not in ("cursor", "history")), *_MATCHES)
 _TYPES: Final[dict[pl.DataType | type[pl.DataType], str]] = {pl.Boolean: "boolean", pl.String: "text"}
@@ -84,7 +84,7 @@ _NEXT: Final = {
 _RENAMED: Final = {"registered_at": "created_at"}
 for _name in _STAGED:
     _column = _RENAMED.get(_name, _name)
-    if _name not in (*_IDENTITY, *_NEXT, "wallets", *contacts.KINDS, *_MATCHES):
+    if _name not in (*ACCOUNT, *_NEXT, "wallets", *contacts.KINDS, *_MATCHES):
         _NEXT[_column] = f"coalesce(s.{_name}, (p.lead ->> '{_column}')::{_sql_type(_name)})"
 #: player_contacts column -> what it becomes; the match goes with its contact.
 _REACHED: Final = {
@@ -97,7 +97,7 @@ _REACHED: Final = {
 _JUDGED: Final = ("marketable", "rg_self_excluded")
 #: What a destination or a segment can't see moves alone when a user is only touched.
 _VISIBLE: Final = (*(name for name in _NEXT if name not in ("source_updated_at", "eligible")), *_JUDGED)
-_WRITTEN: Final = (*_IDENTITY, *_NEXT, *_JUDGED)
+_WRITTEN: Final = (*ACCOUNT, *_NEXT, *_JUDGED)
 
 
 def _of(row: str, names: Iterable[str]) -> str:
@@ -166,11 +166,11 @@ _BURY: Final = """
     )
     select brand_id, external_id from buried
 """
-_OLD: Final = tuple(name for name in player.BEFORE if name not in _IDENTITY)
-_BURIED: Final = dict.fromkeys(_IDENTITY, pl.String)
+_OLD: Final = tuple(name for name in player.BEFORE if name not in ACCOUNT)
+_BURIED: Final = dict.fromkeys(ACCOUNT, pl.String)
 _RETURNED: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "player_id": pl.Int64,
-    **dict.fromkeys(_IDENTITY, pl.String),
+    **dict.fromkeys(ACCOUNT, pl.String),
     "known": pl.Boolean,
     **{f"old_{name}": player.BEFORE[name] for name in _OLD},
     **dict.fromkeys(("differs", "lost", "paid", "ends"), pl.Boolean),
@@ -207,7 +207,7 @@ def upsert(
     The production reader's rows win: it read them in the later snapshot, whatever their `dt_update`. Another reader
     (backfill, retry) never overwrites a newer `dt_update`. Idempotent: an unchanged player is not marked.
     """
-    latest = profiles.unique(_IDENTITY, keep="last", maintain_order=True)
+    latest = profiles.unique([*ACCOUNT], keep="last", maintain_order=True)
     staged = contacts.staged(latest, tenant, keys)
     connection.execute(_STAGE)
     copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STAGED)})", staged.select(_STAGED))
@@ -229,5 +229,5 @@ def upsert(
     players.mark(connection, changed.filter("lost")["player_id"], "exclusion")
     edges.expect_ends(connection, judged.filter("ends")["player_id"].to_list(), at)
     before = judged.filter("known").rename({f"old_{name}": name for name in _OLD}).select(list(player.BEFORE))
-    alive = profiles.join(pl.DataFrame(buried, schema=_BURIED, orient="row"), on=_IDENTITY, how="anti")
+    alive = profiles.join(pl.DataFrame(buried, schema=_BURIED, orient="row"), on=ACCOUNT, how="anti")
     return Upserted(alive, before, changed.height, judged.filter("paid")["player_id"].to_list())
