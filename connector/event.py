@@ -177,19 +177,21 @@ def packed(texts: pl.DataFrame) -> pl.Series:
         columns.pop()
     if not columns:
         return pl.repeat("[]", texts.height, dtype=pl.String, eager=True).alias("properties")
-    joined = pl.concat_str([column.name for column in columns], ignore_nulls=True)
-    escaped = texts.select(joined.str.contains(_ESCAPED).any()).item()  # mostly nothing is: one look at all of them
-    whole = pl.concat_str([_member(column, number, escaped=escaped) for number, column in enumerate(columns)])
-    if columns[-1].null_count():
-        whole = whole.str.replace("(?:,null)+$", "")
-    return texts.select((whole + "]").alias("properties")).to_series()
-
-
-def _member(column: pl.Series, number: int, *, escaped: bool) -> pl.Expr:
-    opening = "," if number else "["
-    text = pl.col(column.name).str.replace_many(_ESCAPES) if escaped else pl.col(column.name)
-    quoted = pl.concat_str(pl.lit(f'{opening}"'), text, pl.lit('"'))
-    return quoted.fill_null(f"{opening}null") if column.null_count() else quoted
+    suspects = pl.any_horizontal(pl.col(column.name).str.contains_any(list(_ESCAPES)) for column in columns)
+    if texts.select(suspects.any()).item():  # mostly there is none
+        texts = texts.select(pl.all().str.replace_many(_ESCAPES))
+    pieces, said, after = [], "]", pl.repeat(value=False, n=texts.height, dtype=pl.Boolean, eager=True)
+    for number, column in reversed([*enumerate(columns)]):
+        comma = "," if number else ""
+        if column.null_count():
+            quoted = pl.concat_str(pl.lit(f'{comma}"'), pl.col(column.name), pl.lit('"'))
+            pieces += [pl.lit(said), quoted.fill_null(pl.when(pl.lit(after)).then(pl.lit(f"{comma}null")))]
+            said, after = "", after | column.is_not_null()
+        else:
+            pieces += [pl.lit(f'"{said}'), pl.col(column.name)]
+            said, after = f'{comma}"', pl.repeat(value=True, n=texts.height, dtype=pl.Boolean, eager=True)
+    pieces.append(pl.lit(f"[{said}"))
+    return texts.select(pl.concat_str(reversed(pieces), ignore_nulls=True).alias("properties")).to_series()
 
 
 def named(shape: Sequence[str] | None, stored: Mapping[str, str] | Sequence[str | None]) -> Mapping[str, str]:

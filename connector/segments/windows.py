@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from croniter import croniter
-from croniter.croniter import CroniterError
-
 
 @dataclass(frozen=True)
 class Calendar:
@@ -36,6 +33,9 @@ def today(zone: str, at: datetime) -> date:
 
 def following(schedule: str, at: datetime, zone: str) -> datetime:
     """Return the next time of a schedule after an instant; raises ValueError for what is none."""
+    from croniter import croniter  # only segments with a schedule need it
+    from croniter.croniter import CroniterError
+
     if len(schedule.split()) != 5:
         raise ValueError('write five fields of cron, as "0 4 * * *": minute, hour, day, month, day of the week')
     try:

@@ -24,6 +24,14 @@ def amount(text: pl.Expr) -> pl.Expr:
     return text.str.strip_chars().cast(AMOUNT, strict=False)
 
 
+def amounts(texts: pl.Series) -> pl.Series:
+    """Parse a column as `amount` does: blanks are looked for only where something does not parse."""
+    parsed = texts.cast(AMOUNT, strict=False)
+    if parsed.null_count() == texts.null_count():
+        return parsed
+    return texts.to_frame("text").select(amount(pl.col("text")).alias(texts.name)).to_series()
+
+
 def count(text: pl.Expr) -> pl.Expr:
     """Parse a whole number, however it is written."""
     number = amount(text)

@@ -14,6 +14,7 @@ import polars as pl
 from connector.money import plain
 from connector.streams import transactions, values
 from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract
+from connector.streams.words import each
 
 if TYPE_CHECKING:
     from connector.normalised import Normalised
@@ -41,10 +42,11 @@ _CATEGORY_SPELLINGS: Final = {
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise. `amount` is the row's own: the stake of a bet, the win of a win row."""
     typed = values.typed(page, binding)
-    typed = typed.with_columns(_categories(typed["game_category"]))
-    kind = _kind(binding)
-    is_bet = kind.is_in(["bet", "rollback_bet"])
-    rolled_back = kind.str.starts_with("rollback")
+    category = each(typed["game_category"], _category).fill_null("other").alias("category")
+    typed = typed.with_columns(category, kind=_kind(binding)).with_columns(  # columns: much here asks for them
+        is_bet=pl.col("kind").is_in(["bet", "rollback_bet"]), rolled_back=pl.col("kind").str.starts_with("rollback")
+    )
+    kind, is_bet, rolled_back = pl.col("kind"), pl.col("is_bet"), pl.col("rolled_back")
     amount = (
         pl.when(is_bet).then(pl.col("bet_amount")).when(kind == "loss").then(pl.lit(0)).otherwise(pl.col("win_amount"))
     )
@@ -91,12 +93,10 @@ def _amount_checks(kind: pl.Expr, is_bet: pl.Expr, *, both: bool) -> list[tuple[
     ]
 
 
-def _categories(raw: pl.Series) -> pl.Series:
-    """Return UCRM's categories of the operator's words, each of which is looked at once: there are only a few."""
-    words = raw.unique()
-    lower = words.str.to_lowercase().replace(_CATEGORY_SPELLINGS)
-    known = lower.to_frame().select(pl.when(lower.is_in(_CATEGORIES)).then(lower).otherwise(pl.lit("other")))
-    return raw.replace_strict(words, known.to_series()).alias("category")
+def _category(word: pl.Expr) -> pl.Expr:
+    """Return UCRM's category of the operator's word."""
+    lower = word.str.to_lowercase().replace(_CATEGORY_SPELLINGS)
+    return pl.when(lower.is_in(_CATEGORIES)).then(lower).otherwise(pl.lit("other"))
 
 
 def _properties(kind: pl.Expr, is_bet: pl.Expr, rolled_back: pl.Expr) -> dict[str, pl.Expr]:

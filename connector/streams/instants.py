@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from connector.event import INSTANT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -19,12 +21,13 @@ _EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
 def instants(texts: pl.Series) -> pl.Series:
     """Parse a column of texts, in UTC; null where one is no time, or one that no calendar of the store can hold.
 
-    A column is written in one way as a rule: the way that reads its first text is tried first, each further one on what
-    the ways before have left alone. No text can be read in two, none is read otherwise for having been cleaned.
+    A column is written in one way as a rule: the way that reads its first text is tried first, all of them on the texts
+    that it leaves. No text can be read in two, none is read otherwise for having been cleaned.
     """
-    parsed = _read(_ways(texts.drop_nulls().head(1))[0], texts)
+    parsed = _read(_way(texts.drop_nulls().head(1)), texts)
     if parsed.null_count() > texts.null_count():
-        parsed = _read_in_turn(texts, parsed)
+        left = (parsed.is_null() & texts.is_not_null()).arg_true()
+        parsed = parsed.scatter(left, _read_in_turn(texts.gather(left)))
     year = parsed.dt.year()
     fits = year.is_between(1, 9999)
     if fits.all():
@@ -32,22 +35,34 @@ def instants(texts: pl.Series) -> pl.Series:
     return pl.select(pl.when(fits).then(parsed)).to_series().alias(texts.name)
 
 
-def _read_in_turn(texts: pl.Series, parsed: pl.Series) -> pl.Series:
-    clean = texts.str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00").str.replace("T", " ", literal=True)
-    for way in _WAYS:
-        if parsed.null_count() == texts.null_count():
-            break
-        left = pl.select(pl.when(parsed.is_null()).then(clean)).to_series()
+def _read_in_turn(texts: pl.Series) -> pl.Series:
+    left = texts.str.strip_chars().str.replace(r"[Zz]$|\s+UTC$", "+00").str.replace("T", " ", literal=True)
+    parsed = pl.repeat(None, len(texts), dtype=INSTANT, eager=True)
+    for way in sorted(_FREE, key=lambda way: _read(way, left.head(1)).null_count()):
         parsed = pl.select(pl.coalesce(parsed, _read(way, left))).to_series()
+        if not parsed.null_count():
+            break
+        left = pl.select(pl.when(parsed.is_null()).then(left)).to_series()
     return parsed
 
 
-def _ways(first: pl.Series) -> Sequence[Way]:
-    return sorted(_WAYS, key=lambda way: _read(way, first).null_count())
+def _way(first: pl.Series) -> Way:
+    return next((way for way in _WAYS if not _read(way, first).null_count()), _WAYS[0])
 
 
 def _read(way: Way, texts: pl.Series) -> pl.Series:
     return texts.to_frame("text").select(way(pl.col("text"))).to_series()
+
+
+def _fixed(fraction: str, zone: str) -> Way:
+    """Of a fixed number of digits: what `_zoned` and `_naive` read too, in a quarter of the time."""
+
+    def way(text: pl.Expr) -> pl.Expr:
+        naive = text.str.strip_suffix(zone) if zone else text
+        parsed = naive.str.to_datetime(f"%Y-%m-%d %H:%M:%S{fraction}", strict=False, time_unit="us", cache=False)
+        return parsed.dt.replace_time_zone("UTC")
+
+    return way
 
 
 def _zoned(text: pl.Expr) -> pl.Expr:
@@ -73,4 +88,8 @@ def _epoch(text: pl.Expr) -> pl.Expr:
     return scaled.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
-_WAYS: Final[Sequence[Way]] = (_zoned, _naive, _date, _epoch)
+_FREE: Final[Sequence[Way]] = (_zoned, _naive, _date, _epoch)
+_WAYS: Final[Sequence[Way]] = (
+    *(_fixed(fraction, zone) for zone in ("", "+00") for fraction in (".%6f", "", ".%3f")),
+    *_FREE,
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -18,6 +19,7 @@ from connector.money import plain
 from connector.streams import amounts as amounting
 from connector.streams.amounts import present
 from connector.streams.instants import instants
+from connector.streams.words import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,15 +61,13 @@ _GREATEST: Final = 2**63 - 1
 def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
     """Return the page's contract columns, typed, and `row_key`, `row`, `mark`, of a time cursor also `at`.
 
-    Beside them `bad:NAME`, where a text did not parse, `long:NAME`, where it is too long to be looked at, `part:NAME`,
+    Beside them `bad:NAME`, where a text did not parse, `long:NAME` if one is too long to be looked at, `part:NAME`,
     where an amount in subunits is not whole, and `scaleless`, where a row has amounts and nobody knows in what units.
     """
     columns = [column for column in binding.contract.columns_for(binding.mode) if column.name in binding.columns]
     texts = _texts(page, binding, columns)
-    values = texts.select(
-        _value(column, binding).alias(column.name) for column in columns if column.kind != "time"
-    ).with_columns(instants(texts[column.name]) for column in columns if column.kind == "time")
-    told = [values, texts.select(f"long:{column.name}" for column in columns)]
+    values = pl.DataFrame([_value(texts, column, binding) for column in columns])
+    told = [values, texts.select(name for name in texts.columns if name.startswith("long:"))]
     told.append(pl.DataFrame([_bad(texts, values, column) for column in columns if column.kind not in {"text", "id"}]))
     absent = [column for column in binding.contract.columns_for(binding.mode) if column.name not in binding.columns]
     beside = [
@@ -90,36 +90,37 @@ def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
 
 
 def _texts(page: pl.DataFrame, binding: Binding, columns: Sequence[Column]) -> pl.DataFrame:
-    """Return the columns that are there as texts, empty ones absent, and `long:NAME`; a text that is too long is null.
+    """Return the columns that are there as texts, empty ones absent, and `long:NAME` of those where one is too long.
 
-    Columns, not expressions: what is parsed in several ways is looked at once.
+    That one is null then. Columns, not expressions: what is parsed in several ways is looked at once.
     """
-    texts = page.select(present(pl.col(binding.columns[column.name])).alias(column.name) for column in columns)
-    long = texts.select(
-        (pl.col(column.name).str.len_bytes() > (ID_BYTES if column.kind == "id" else TEXT_BYTES))
-        .fill_null(value=False)
-        .alias(f"long:{column.name}")
-        for column in columns
+    texts = page.select(pl.col(binding.columns[column.name]).alias(column.name) for column in columns)
+    limits = {column.name: ID_BYTES if column.kind == "id" else TEXT_BYTES for column in columns}
+    sizes = texts.select(pl.all().str.len_bytes())
+    empty = [name for name in limits if (sizes[name] == 0).any()]
+    long = [name for name, limit in limits.items() if (sizes[name] > limit).any()]
+    texts = texts.with_columns(present(pl.col(name)) for name in empty)
+    return texts.with_columns(
+        *((sizes[name] > limits[name]).fill_null(value=False).alias(f"long:{name}") for name in long),
+        *(pl.when(sizes[name] <= limits[name]).then(pl.col(name)).alias(name) for name in long),
     )
-    together = pl.concat([texts, long], how="horizontal")
-    cut = [column.name for column in columns if long[f"long:{column.name}"].any()]
-    return together.with_columns(pl.when(~pl.col(f"long:{name}")).then(pl.col(name)).alias(name) for name in cut)
 
 
-def _value(column: Column, binding: Binding) -> pl.Expr:
-    text = pl.col(column.name)
+def _value(texts: pl.DataFrame, column: Column, binding: Binding) -> pl.Series:
     if column.kind == "amount" and binding.scales:
-        return amounting.scaled(text, _CODE, binding.scales)
-    return parse(text, column, binding.values.get(column.name, {}))
+        scaled = amounting.scaled(pl.col(column.name), _CODE, binding.scales)
+        return texts.select(scaled.alias(column.name)).to_series()
+    return parse(texts[column.name], column, binding.values.get(column.name, {}))
 
 
 def _bad(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Series:
     """Return whether there is a text that did not parse, or is too long to be tried."""
     name = column.name
-    if values[name].null_count() == texts[name].null_count() and not texts[f"long:{name}"].any():
+    long = texts[f"long:{name}"] if f"long:{name}" in texts.columns else None
+    if values[name].null_count() == texts[name].null_count() and long is None:
         return pl.repeat(value=False, n=texts.height, dtype=pl.Boolean, eager=True).alias(f"bad:{name}")
     unread = present(pl.col(name).str.strip_chars()).is_not_null() & pl.lit(values[name]).is_null()
-    return texts.select((unread | pl.col(f"long:{name}")).alias(f"bad:{name}")).to_series()
+    return texts.select((unread if long is None else unread | pl.lit(long)).alias(f"bad:{name}")).to_series()
 
 
 def _key(binding: Binding) -> pl.Expr:
@@ -136,20 +137,24 @@ def _extras(binding: Binding) -> list[pl.Expr]:
     ]
 
 
-def parse(text: pl.Expr, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
-    """Return the typed value of a text, null where it does not parse; `mapped` is the operator's own value map."""
-    numbers = {"amount": amounting.amount, "number": amounting.amount, "count": amounting.count}
-    parsers = {"currency": amounting.currency, "flag": flag, "list": json_list, **numbers}
+def parse(texts: pl.Series, column: Column, mapped: Mapping[str, str]) -> pl.Series:
+    """Return the typed values of texts, null where one does not parse; `mapped` is the operator's own value map."""
+    parsers = {"time": instants, "amount": amounting.amounts, "number": amounting.amounts, "list": json_lists}
     if column.kind in parsers:
-        return parsers[column.kind](text)
+        return parsers[column.kind](texts)
+    if column.kind == "count":
+        return texts.to_frame("text").select(amounting.count(pl.col("text")).alias(texts.name)).to_series()
     if column.kind == "enum":
-        upper = text.str.strip_chars().str.to_uppercase()
-        own = {name.upper(): value.upper() for name, value in mapped.items()}
-        upper = upper.replace(own) if own else upper
-        return (
-            upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
-        )
-    return text
+        return each(texts, partial(_member, column=column, mapped=mapped))
+    words = {"currency": amounting.currency, "flag": flag}
+    return each(texts, words[column.kind]) if column.kind in words else texts
+
+
+def _member(word: pl.Expr, *, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
+    upper = word.str.strip_chars().str.to_uppercase()
+    own = {name.upper(): value.upper() for name, value in mapped.items()}
+    upper = upper.replace(own) if own else upper
+    return upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
 
 
 def flag(text: pl.Expr) -> pl.Expr:
@@ -158,9 +163,9 @@ def flag(text: pl.Expr) -> pl.Expr:
     return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False)
 
 
-def json_list(text: pl.Expr) -> pl.Expr:
-    """Parse a list written as JSON, as a PostgreSQL array or comma-separated; give it back as a JSON array of texts."""
-    return text.map_elements(_list_text, return_dtype=pl.String, skip_nulls=True)
+def json_lists(texts: pl.Series) -> pl.Series:
+    """Parse lists written as JSON, as PostgreSQL arrays or comma-separated; give them back as JSON arrays of texts."""
+    return texts.map_elements(_list_text, return_dtype=pl.String, skip_nulls=True)
 
 
 def _list_text(text: str) -> str | None:

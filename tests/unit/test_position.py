@@ -82,6 +82,24 @@ def test_a_text_has_one_instant_whoever_reads_it(values: list[tuple[str, datetim
     assert [moment for _, moment in sorted(zip(marks, parsed, strict=True))] == sorted(parsed)
 
 
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """A writing of an instant, cut off perhaps, some characters of it replaced, left out or added."""
+    text, _ = draw(written() | epoch())
+    text = text[: draw(st.sampled_from([None, None, 19, 20, 23, 26]))]
+    for place in draw(st.lists(st.integers(0, 40), max_size=2)):
+        text = text[:place] + draw(st.sampled_from(["", "0", "9", "-", " ", ".", "Z", "+", "é"])) + text[place + 1 :]
+    return text + draw(st.sampled_from(["", "", "", "+00", "5", " "]))
+
+
+@settings(EXAMPLES, max_examples=300)
+@given(st.lists(damaged(), min_size=2, max_size=12))
+def test_no_text_is_read_otherwise_for_standing_beside_others(texts: list[str]) -> None:
+    """Which way is tried first is the first text's to say; what any text means is its own."""
+    together = parsing.instants(pl.Series("text", texts)).to_list()
+    assert together == [parsing.instants(pl.Series("text", [text])).item() for text in texts]
+
+
 @pytest.mark.parametrize("text", ["-63158400000", "63072000000", "18446400000"])
 def test_epoch_milliseconds_around_1970_are_not_taken_for_seconds(text: str) -> None:
     """The guide writes birth dates as epoch milliseconds: players born around 1970 have eleven digits."""
