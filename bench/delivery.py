@@ -58,19 +58,19 @@ _PLAYERS_IN: Final = f"""
                         'amount_bonus', 'payout', 'outcome']);
 """
 _BET: Final = """
-    (n / 2)::text, (n / 2)::text, (n %% 300)::text, 'Game ' || n %% 300, 'slots', 'studio', '10.00', '2.50'
+    n / 2, n / 2, n %% 300, 'Game ' || n %% 300, 'slots', 'studio', '10.00', '2.50'
 """
 #: Of twenty events one is a deposit, the others are bets and wins in turn, as they are stored from the views.
 _EVENTS_IN: Final = f"""
     insert into crm.event_rows (player_id, occurred_at, amount_base, stream_id, name_id, effect, history, key, currency,
-                                amount, fx_rate_locked, mark, transaction_id, shape_id, properties)
+                                amount, fx_rate_locked, mark, transaction_id, shape_id, packed)
     select min_id + (n * 7919) %% {PLAYERS}, now() - %(age)s::interval, 1250, s.stream_id, e.name_id,
            case name when 'bet_placed' then 3 when 'bet_settled' then 4 else 1 end, %(history)s, n::text, 'EUR',
            12.5, 1, n, case when name <> 'deposit_confirmed' then (n / 2)::text end,
            h.shape_id,
-           case name when 'deposit_confirmed' then jsonb_build_array('card', 'acquirer', '0.10')
-                     when 'bet_placed' then jsonb_build_array({_BET})
-                     else jsonb_build_array({_BET}, '12.50', 'won') end
+           case name when 'deposit_confirmed' then concat_ws(chr(31), 'card', 'acquirer', '0.10')
+                     when 'bet_placed' then concat_ws(chr(31), {_BET})
+                     else concat_ws(chr(31), {_BET}, '12.50', 'won') end
     from generate_series(%(first)s::bigint, %(first)s + %(count)s - 1) n
     cross join (select min(player_id) as min_id from crm.players) p
     join crm.event_names e on e.name = (array['bet_placed', 'bet_settled', 'deposit_confirmed'])[

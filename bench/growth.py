@@ -29,11 +29,10 @@ _FILL: Final = f"""
     create unique index on player (n);
     analyze player;
     insert into crm.event_rows (player_id, occurred_at, amount_base, stream_id, name_id, effect, history, key, currency,
-                                amount, fx_rate_locked, mark, shape_id, properties)
+                                amount, fx_rate_locked, mark, shape_id, packed)
     select p.player_id, now() - interval '3 years' + i * interval '3 years' / {{events}}, 100, s.stream_id, e.name_id,
            0, true, i::text, 'EUR', 1.00, 1, i, h.shape_id,
-           jsonb_build_array(i::text, (i / 2)::text, 'lucky:' || i % 300, 'Salmon Rush', 'slots', 'Lucky Otter',
-                             '1.00', '0')
+           concat_ws(chr(31), i, i / 2, 'lucky:' || i % 300, 'Salmon Rush', 'slots', 'Lucky Otter', '1.00', '0')
     from generate_series(1, {{events}}::bigint) i
     cross join (select count(*) as players from player) c
     join player p on p.n = i * 7919 % c.players

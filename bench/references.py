@@ -30,14 +30,13 @@ _TABLE: Final = """
 _LEDGER: Final = "create table reference (like crm.event_rows including defaults including indexes)"
 _LEDGER_COLUMNS: Final = (
     "player_id, occurred_at, amount_base, stream_id, name_id, effect, history, key, currency, amount, fx_rate_locked,"
-    " mark, shape_id, properties"
+    " mark, shape_id, packed"
 )
 _LEDGER_ROWS: Final = """
     select user_ext_id, bet_date, 100, 1, case type when 'bet' then 1 else 2 end, 3, true, id, currency,
            coalesce(bet_amount, win_amount), 1, id,
-           1, jsonb_build_array(bet_id::text, round_id::text, game_id, game_name, game_category, game_provider,
-                                coalesce(bet_amount_real, win_amount_real)::text,
-                                coalesce(bet_amount_bonus, win_amount_bonus)::text)
+           1, concat_ws(chr(31), bet_id, round_id, game_id, game_name, game_category, game_provider,
+                        coalesce(bet_amount_real, win_amount_real), coalesce(bet_amount_bonus, win_amount_bonus))
     from {view} order by id
 """
 

@@ -36,7 +36,8 @@ EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "effect": pl.String,
     "sign": pl.Int8,
     "stake": AMOUNT,  # wagered by the same row (win_per_bet only)
-    "properties": pl.String,  # JSON: an object without nulls, or the values of a shape (see `packed`)
+    "properties": pl.String,  # JSON: an object without nulls; null: `packed` has them
+    "packed": pl.String,  # the values of a shape (see `packed`)
     "history": pl.Boolean,
     "mark": pl.Int64,  # the row's cursor as an integer (see connector.position); null: it has none that fits
 }
@@ -109,8 +110,9 @@ SPORT: Final = (
     "custom_sport_bet_rolled_back",
 )
 
+#: Between the values of a shape: ASCII's unit separator, which hardly any text has.
+_BETWEEN: Final = "\x1f"
 _KEY_PART: Final = re.compile(r"((?:[^\\|]|\\.)*)\|", re.DOTALL)
-_ESCAPED: Final = r'["\\\x00-\x1f]'
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', **{chr(code): f"\\u{code:04x}" for code in range(32)}}
 #: What a destination never gets twice needs an id that never changes: 26 characters of Crockford's base 32.
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -165,40 +167,33 @@ def properties(texts: pl.DataFrame) -> pl.Series:
     return written if always else written.str.replace("{,", "{", literal=True)
 
 
-def packed(texts: pl.DataFrame) -> pl.Series:
-    """Return each row's JSON array of the texts, null where there is none, nulls at the end left out.
+def packed(texts: pl.DataFrame) -> pl.DataFrame:
+    """Return each row's properties, named by the columns: its values as `packed`, or where they can't be `properties`.
 
-    What the values mean is said once, by the names of the columns: the shape. In a ledger of bets they would take more
-    room in each row than the values. `named` is the way back.
+    Values stand in the order of the columns with U+001F between them, nothing for null, nulls at the end left out: any
+    text is such values, and nobody has to parse it. What they mean is said once, by the columns' names: the shape. In a
+    ledger of bets names would take more room in each row than values. `named` is the way back.
     """
     texts = texts.select(pl.all().cast(pl.String))
     columns = texts.get_columns()
-    while columns and columns[-1].null_count() == len(columns[-1]):
-        columns.pop()
-    if not columns:
-        return pl.repeat("[]", texts.height, dtype=pl.String, eager=True).alias("properties")
-    suspects = pl.any_horizontal(pl.col(column.name).str.contains_any(list(_ESCAPES)) for column in columns)
-    if texts.select(suspects.any()).item():  # mostly there is none
-        texts = texts.select(pl.all().str.replace_many(_ESCAPES))
-    pieces, said, after = [], "]", pl.repeat(value=False, n=texts.height, dtype=pl.Boolean, eager=True)
-    for number, column in reversed([*enumerate(columns)]):
-        comma = "," if number else ""
-        if column.null_count():
-            quoted = pl.concat_str(pl.lit(f'{comma}"'), pl.col(column.name), pl.lit('"'))
-            pieces += [pl.lit(said), quoted.fill_null(pl.when(pl.lit(after)).then(pl.lit(f"{comma}null")))]
-            said, after = "", after | column.is_not_null()
-        else:
-            pieces += [pl.lit(f'"{said}'), pl.col(column.name)]
-            said, after = f'{comma}"', pl.repeat(value=True, n=texts.height, dtype=pl.Boolean, eager=True)
-    pieces.append(pl.lit(f"[{said}"))
-    return texts.select(pl.concat_str(reversed(pieces), ignore_nulls=True).alias("properties")).to_series()
+    filled = [pl.col(column.name).fill_null("") if column.null_count() else pl.col(column.name) for column in columns]
+    joined = texts.select(pl.concat_str(filled, separator=_BETWEEN).alias("packed")).to_series()
+    odd = joined.str.count_matches(_BETWEEN, literal=True) != len(columns) - 1  # a value has one of its own
+    for column in columns:
+        if (empty := column == "").any():
+            odd |= empty.fill_null(value=False)
+    told = joined.str.strip_chars_end(_BETWEEN)
+    if not odd.any():  # as nearly always
+        return pl.select(pl.lit(None, dtype=pl.String).alias("properties"), told)
+    whole = properties(texts)
+    return pl.select(pl.when(odd).then(whole).alias("properties"), pl.when(~odd).then(told).alias("packed"))
 
 
-def named(shape: Sequence[str] | None, stored: Mapping[str, str] | Sequence[str | None]) -> Mapping[str, str]:
-    """Return an event's properties by name: those that name themselves, or the values of a shape."""
-    if isinstance(stored, dict):
-        return stored
-    return {name: value for name, value in zip(shape or (), stored, strict=False) if value is not None}
+def named(shape: Sequence[str] | None, properties: Mapping[str, str] | None, packed: str | None) -> Mapping[str, str]:
+    """Return an event's properties by name, as the ledger has them: an object, or else the values of a shape."""
+    if packed is None:
+        return properties or {}
+    return {name: value for name, value in zip(shape or (), packed.split(_BETWEEN), strict=False) if value}
 
 
 def json_text(text: pl.Expr) -> pl.Expr:

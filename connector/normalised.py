@@ -60,7 +60,7 @@ ERASURES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 class Normalised:
     """What one page became, and the rows that could not. Any frame may be empty.
 
-    `shape`: the names of what the events' properties hold, None where these are objects (see connector.event.packed).
+    `shape`: the names of what the events' packed values are, None where all have objects (see connector.event.packed).
     """
 
     events: pl.DataFrame = field(default_factory=lambda: empty(EVENTS))

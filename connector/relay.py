@@ -342,7 +342,7 @@ def _event(row: Mapping[str, Any], tenant: str) -> StoredEvent:
     return StoredEvent(
         *(row["seq"], row["player_id"], row["brand_id"], row["external_id"], identity, row["name"]),
         *(row["occurred_at"], row["amount"], row["currency"], row["transaction_id"]),
-        named(row["shape"], row["properties"]),
+        named(row["shape"], row["properties"], row["packed"]),
     )
 
 

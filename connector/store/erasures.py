@@ -77,11 +77,12 @@ _QUARANTINED: Final = """
 """
 #: No index leads to all events of a player: this reads the ledger once, for as long as that takes.
 _PROPERTIES: Final = """
-    update crm.event_rows set properties = '{}' where player_id = any(%(ids)s) and properties::text <> '{}'
+    update crm.event_rows set properties = '{}', packed = null
+    where player_id = any(%(ids)s) and (packed is not null or properties::text <> '{}')
 """
 _NAMING: Final = """
     select exists (select from crm.event_rows e, unnest(%(known)s::text[]) k
-                   where e.player_id = any(%(ids)s) and strpos(lower(e.properties::text), k) > 0)
+                   where e.player_id = any(%(ids)s) and strpos(lower(coalesce(e.packed, e.properties::text)), k) > 0)
 """
 _NOTE: Final = """
     insert into crm.erasures (tenant, player_id, mode, requested_by, requested_at, erased_at)

@@ -60,7 +60,7 @@ _EXCLUSIONS: Final = _CHANGES.format(mine="reason = 'exclusion'")
 _EVENT_COLUMNS: Final = """
     e.seq, e.player_id, p.brand_id, p.external_id, p.marketable, p.is_stub, s.source, s.stream, s.generation, n.name,
     e.key, coalesce(e.transaction_id, e.key) as transaction_id, e.occurred_at, e.amount, e.currency,
-    h.names as shape, e.properties, e.salt
+    h.names as shape, e.properties, e.packed, e.salt
 """
 _EVENT_JOINS: Final = """
     join crm.players p using (player_id)

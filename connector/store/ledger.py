@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = (
     *("player_id", "occurred_at", "amount_base", "stream_id", "name_id", "effect", "history", "key", "transaction_id"),
-    *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "mark", "shape_id", "properties"),
+    *("currency", "amount", "fx_rate_locked", "stake", "stake_base", "mark", "shape_id", "properties", "packed"),
 )
 _STAGE: Final = """
     create temporary table if not exists stage_events (
         ordinal integer, player_id bigint, occurred_at timestamptz, amount_base bigint, stream_id smallint,
         name_id smallint, effect smallint, history boolean, key text collate "C", transaction_id text, currency text,
         amount numeric, fx_rate_locked numeric, stake numeric, stake_base bigint, mark bigint,
-        shape_id integer, properties json
+        shape_id integer, properties json, packed text collate "C"
     ) on commit delete rows
 """
 _INSERT: Final = f"""
@@ -152,7 +152,10 @@ def _placed(
     )
     if players["player_erased"].any():
         erased = players["player_erased"].gather(account)
-        rows = rows.with_columns(properties=pl.when(erased).then(pl.lit("{}")).otherwise("properties"))
+        rows = rows.with_columns(
+            properties=pl.when(erased).then(pl.lit("{}")).otherwise("properties"),
+            packed=pl.when(~erased).then("packed"),
+        )
     if drafted.added is not None:
         added = drafted.added.with_columns(players["player_id"].gather(drafted.added["account"]))
         return Inserted(rows, 0, added.select("player_id", pl.exclude("player_id", "account")))

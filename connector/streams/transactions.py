@@ -51,11 +51,11 @@ def normalised(
     }
     shown = {**named, **{name: pl.col(f"extra:{name}") for name in binding.extra}}
     built = good.select(
-        *(columns[name].cast(dtype).alias(name) for name, dtype in EVENTS.items() if name != "properties"),
+        *(columns[name].cast(dtype).alias(name) for name, dtype in EVENTS.items() if name in columns),
         *(expression.alias(f"p:{name}") for name, expression in shown.items()),
     )
     encoded = packed(built.select(pl.col(f"p:{name}").alias(name) for name in shown))
-    events = built.with_columns(encoded).select(*EVENTS)
+    events = built.hstack(encoded).select(*EVENTS)
     return Normalised(events=events, shape=tuple(shown), rejections=rejections)
 
 

@@ -217,7 +217,7 @@ def test_values_of_a_shape_go_out_by_their_names(feed: Feed, writer: Writer) -> 
     """A destination sees no difference between them and properties that name themselves."""
     shape = ("payment_method", "note", "fee")
     writer.profiles(*players(1))
-    writer.events(*deposits(0, players=1, properties='["card",null,"0.10"]'), shape=shape)
+    writer.events(*deposits(0, players=1, properties=None, packed="card\x1f\x1f0.10"), shape=shape)
     writer.events(*deposits(1, players=1, properties='{"payment_method":"card","fee":"0.10"}'))
     feed.drain()
     first, second = (dict(event["attributes"], transaction_id="") for event in feed.sent("event"))

@@ -64,15 +64,23 @@ def test_properties_are_the_values_without_the_nulls(rows: list[dict[str, str | 
 def test_packed_values_are_the_same_properties(rows: list[dict[str, str | None]]) -> None:
     """Values under a shape name what whole objects name, wherever nulls stand and whatever the texts hold."""
     shape = ("first", "b", "last")
-    texts = packed(pl.DataFrame(rows, schema=dict.fromkeys(shape, pl.String)))
-    assert [named(shape, json.loads(text)) for text in texts] == [json.loads(text) for text in encoded(rows, [*shape])]
+    stored = packed(pl.DataFrame(rows, schema=dict.fromkeys(shape, pl.String)))
+    found = [named(shape, json.loads(whole or "null"), values) for whole, values in stored.iter_rows()]
+    assert found == [json.loads(text) for text in encoded(rows, [*shape])]
 
 
 def test_packed_values_end_with_the_last_that_there_is() -> None:
-    """Nulls at the end take no room; an object names itself, whatever shape stands beside it."""
-    rows = pl.DataFrame({"a": ["1", "2"], "b": [None, "x,null"], "c": [None, None]}, schema_overrides={"c": pl.String})
-    assert packed(rows).to_list() == ['["1"]', '["2","x,null"]']
-    assert named(("b",), {"a": "1"}) == named(None, {"a": "1"}) == {"a": "1"}
+    """Nulls at the end take no room, and what nothing is said of has no values."""
+    rows = pl.DataFrame({"a": ["1", "2", None], "b": [None, "x", None]}).with_columns(c=pl.lit(None, dtype=pl.String))
+    assert packed(rows).to_dicts() == [{"properties": None, "packed": text} for text in ("1", "2\x1fx", "")]
+
+
+@pytest.mark.parametrize("text", ["", "\x1f", "a\x1fb", "x\x1f"])
+def test_a_value_that_cannot_stand_among_others_stands_in_an_object(text: str) -> None:
+    """An empty text is not nothing, and a separator in a text separates nothing; the rows beside it stay as they are."""
+    rows = packed(pl.DataFrame({"a": ["1", text], "b": [None, "2"]}))
+    assert [values for _, values in rows.iter_rows()] == ["1", None]
+    assert json.loads(rows["properties"][1]) == {"a": text, "b": "2"}
 
 
 @pytest.mark.parametrize("text", [":null,", ":null,x", ':null,"'])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from connector.event import NAMES, named
+from connector.event import NAMES
+from tests.unit.properties import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +21,10 @@ def event(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable[..
 
     def one(stream: str, **changes: Any) -> dict[str, Any]:
         found = normalise(stream, [row(stream, **changes)])
-        (only,) = found.events.to_dicts()
+        (only,) = found.events.drop("packed").to_dicts()
         assert only["name"] in NAMES
         assert (only["effect"], only["stake"], only["sign"]) == (None, None, 1)
-        return only | {"properties": named(found.shape, json.loads(only["properties"]))}
+        return only | {"properties": told(found)[0]}
 
     return one
 

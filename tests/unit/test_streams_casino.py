@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from connector.event import EFFECTS, NAMES, named
+from connector.event import EFFECTS, NAMES
 from connector.streams.contract import Context
+from tests.unit.properties import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +31,8 @@ def event(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable[..
 
     def one(stream: str = "casino_bets", mode: str | None = None, **changes: Any) -> dict[str, Any]:
         found = normalise(stream, [row(stream, **changes)], mode=mode)
-        (only,) = found.events.to_dicts()
-        properties = named(found.shape, json.loads(only["properties"]))
+        (only,) = found.events.drop("packed").to_dicts()
+        (properties,) = told(found)
         assert only["name"] in NAMES
         assert only["effect"] in EFFECTS
         assert set(properties) >= REQUIRED.get(only["name"], set())
@@ -280,7 +281,7 @@ def test_a_bet_without_a_bet_id_is_named_by_its_row_key(normalise: Callable[...,
     """The unique id of the view is the bet's id where there is no other."""
     found = normalise("casino_bets", [row("casino_bets", bet_id=None)])
     assert found.events["transaction_id"].to_list() == ["1001"]
-    assert named(found.shape, json.loads(found.events["properties"][0]))["bet_id"] == "1001"
+    assert told(found)[0]["bet_id"] == "1001"
 
 
 def test_bet_and_win_of_one_bet_have_two_keys_without_an_id(

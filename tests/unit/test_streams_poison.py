@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from connector.event import named
 from connector.money import plain
 from connector.streams import STREAMS, values
+from tests.unit.properties import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,9 +124,8 @@ def test_any_text_in_any_column_costs_its_row_at_most(
     assert len(done) == len(set(done))
     assert len(done) + refused.height + len(left_out) == len(rows)
     _assert_audited(bound(stream, list(rows[0]), mode=mode, extra=list(EXTRAS)), rows, found)
-    told = [named(found.shape, json.loads(text)) for text in found.events["properties"]]
-    told += [json.loads(text) for text in (*found.profiles["traits"], *found.rejections["raw"])]
-    assert not any("\0" in str(value) for one in told for value in one.values())
+    said = told(found) + [json.loads(text) for text in (*found.profiles["traits"], *found.rejections["raw"])]
+    assert not any("\0" in str(value) for one in said for value in one.values())
     for column in ("tags", "groups"):
         assert all(text is None or isinstance(json.loads(text), list) for text in found.profiles[column])
     assert found.rejections.select(pl.col("reason", "field", "raw").is_null().any()).row(0) == (False, False, False)

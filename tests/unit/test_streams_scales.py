@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,9 +11,9 @@ from hypothesis import example, given, settings, strategies as st
 
 from connector import config
 from connector.errors import Misconfigured
-from connector.event import named
 from connector.streams import STREAMS, values
 from connector.streams.contract import bind
+from tests.unit.properties import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,12 +61,12 @@ def test_balances_and_fees_are_of_the_same_scale(normalise: Callable[..., Any], 
     """Every amount column of a row is divided."""
     one = _deposit(row, "2000000000", real_balance="1", bonus_balance="500000000")
     found = normalise("deposits", [one], scales=SCALES)
-    said = named(found.shape, json.loads(found.events["properties"][0]))
+    (said,) = told(found)
     assert (said["real_balance"], said["bonus_balance"]) == ("0.000000001", "0.5")
     other = row("withdrawals", withdrawal_amount="100", fee_amount="25", currency="EUR")
     found = normalise("withdrawals", [other], scales=SCALES)
     (event,) = found.events.to_dicts()
-    assert (event["amount"], named(found.shape, json.loads(event["properties"]))["fee"]) == (Decimal(1), "0.25")
+    assert (event["amount"], told(found)[0]["fee"]) == (Decimal(1), "0.25")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from connector.event import EFFECTS, NAMES, SPORT, named
+from connector.event import EFFECTS, NAMES, SPORT
 from connector.money import plain
 from connector.streams import STREAMS, values
+from tests.unit.properties import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,11 +34,11 @@ def event(normalise: Callable[..., Any], row: Callable[..., Any]) -> Callable[..
     def one(stream: str, **changes: Any) -> dict[str, Any]:
         found = normalise(stream, [row(stream, **changes)])
         assert found.rejections.is_empty()
-        (only,) = found.events.to_dicts()
+        (only,) = found.events.drop("packed").to_dicts()
         assert only["name"] in NAMES
         assert only["effect"] in {*EFFECTS, None}
         assert (only["effect"] is not None) == (only["name"] in SPORT)
-        return only | {"properties": named(found.shape, json.loads(only["properties"]))}
+        return only | {"properties": told(found)[0]}
 
     return one
 
