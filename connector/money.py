@@ -56,6 +56,11 @@ class Rates:
         """Return whether a currency is play money, which waits for no rate and counts in no total."""
         return currency.is_in(sorted(self.play)).fill_null(value=False)
 
+    def of(self, currency: pl.Expr) -> pl.Expr:
+        """Return what is constant of a currency, as a struct: `rate`, `fx_rate_locked` (its text) and `play`."""
+        rate = self.expression(currency)
+        return pl.struct(rate.alias("rate"), plain(rate).alias("fx_rate_locked"), self.is_play(currency).alias("play"))
+
     def subunits(self, amount: pl.Expr, rate: pl.Expr) -> pl.Expr:
         """Return the amount in base subunits as Int64, rounded half to even; null without a rate, or beyond 64 bits."""
         places = self.places
@@ -65,16 +70,11 @@ class Rates:
 
 
 def valued(rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
-    """Return rows (currency, native, native_stake, rate) with play, fx_rate_locked and base amounts, in order.
-
-    All but `play` are null without a rate.
-    """
+    """Return rows (native, native_stake, rate) with base amounts, which are null without a rate."""
     staked = rows["native_stake"].null_count() < rows.height  # most pages have none
     return rows.with_columns(
-        play=rates.is_play(pl.col("currency")),
         amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
         stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")) if staked else pl.lit(None, dtype=pl.Int64),
-        fx_rate_locked=plain(pl.col("rate")),
     )
 
 

@@ -74,15 +74,16 @@ def _take(driver: Any, rows: list[bytes], *, columns: int, bytes_limit: int) -> 
         return 0
     at = size = 0
     number, end = driver._next_seq_id, len(arrived)  # noqa: SLF001
-    while size <= bytes_limit and at + 4 < end:
-        (header,) = _HEADER.unpack_from(arrived, at)
+    header_of, add, last = _HEADER.unpack_from, rows.append, len(arrived) - 5
+    while size <= bytes_limit and at <= last:
+        (header,) = header_of(arrived, at)
         start = at + 4
         stop = start + (header & 0xFFFFFF)
         if stop > end or header >> 24 != number or arrived[start] >= _NO_PLAIN_ROW:
             break
-        rows.append(arrived[start:stop])
+        add(arrived[start:stop])
         size += stop - start - columns
-        number = (number + 1) & 0xFF
+        number = number + 1 & 0xFF
         at = stop
     driver._rfile.read(at)  # noqa: SLF001
     driver._next_seq_id = number  # noqa: SLF001
@@ -94,23 +95,23 @@ def columns_of(rows: Sequence[bytes], types: Mapping[str, str]) -> pl.DataFrame:
     if not rows:  # as mostly: nothing new
         return pl.DataFrame(schema=dict.fromkeys(types, pl.String))
     packets = pl.Series(rows, dtype=pl.Binary)
+    carried = [part for part in _CARRIED if packets.bin.contains(part).any()]
     values = zip(types.items(), _values(packets, len(types)), strict=True)
-    return pl.DataFrame({name: _texts(value, type_name.lower()) for (name, type_name), value in values})
+    return pl.DataFrame({name: _texts(value, type_name.lower(), carried) for (name, type_name), value in values})
 
 
 def _values(packets: pl.Series, columns: int) -> Iterator[pl.Series]:
     """Each column's bytes, from the first to the last."""
     at = pl.zeros(len(packets), dtype=pl.Int64, eager=True)
     for _ in range(columns):
-        length = packets.bin.get(at).cast(pl.Int64)
+        length, missing = packets.bin.get(at).cast(pl.Int64), None
         at += 1
-        missing = length == _NULL
-        if (length > _NULL).any():
+        if (length >= _NULL).any():
+            missing = length == _NULL
             at, length = _long(packets, at, length)
-        length = length.set(missing, 0)
-        value = pl.col("packet").bin.slice("at", "length")
-        frame = pl.DataFrame({"packet": packets, "at": at, "length": length, "missing": missing})
-        yield frame.select(pl.when(~pl.col("missing")).then(value) if missing.any() else value).to_series()
+            length = length.set(missing, 0)
+        value = packets.bin.slice(at, length)
+        yield value if missing is None else pl.select(pl.when(~missing).then(value)).to_series()
         at += length
     if not (at == packets.bin.size()).all():  # values would stand in other columns
         raise pymysql.err.InternalError(f"a row of the server's does not have {columns} columns")
@@ -118,6 +119,8 @@ def _values(packets: pl.Series, columns: int) -> Iterator[pl.Series]:
 
 def _long(packets: pl.Series, at: pl.Series, first: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Where values begin and how long they are: from 251 bytes on the length is in the bytes behind the first."""
+    if not (first > _NULL).any():
+        return at, first
     width = first.replace_strict(_WIDTHS, default=0, return_dtype=pl.Int64)
     length = first.set(width > 0, 0)
     for place in range(int(width.max())):  # type: ignore[arg-type]
@@ -126,13 +129,16 @@ def _long(packets: pl.Series, at: pl.Series, first: pl.Series) -> tuple[pl.Serie
     return at + width, length
 
 
-def _texts(values: pl.Series, lowered: str) -> pl.Series:
-    """A column's texts: BIT is a number, BINARY(n) an id that nobody can read but in hex."""
+def _texts(values: pl.Series, lowered: str, carried: Sequence[bytes]) -> pl.Series:
+    """A column's texts: BIT is a number, BINARY(n) an id that nobody can read but in hex.
+
+    `carried`: what of `_CARRIED` stands anywhere in the page, lengths of values included.
+    """
     if lowered.startswith("binary"):
         return values.bin.encode("hex")
     if lowered.startswith("bit"):
         return pl.Series([None if raw is None else str(int.from_bytes(raw)) for raw in values], dtype=pl.String)
-    if lowered.startswith(_PLAIN) or not any(values.bin.contains(part).any() for part in _CARRIED):
+    if lowered.startswith(_PLAIN) or not any(values.bin.contains(part).any() for part in carried):
         with contextlib.suppress(pl.exceptions.ComputeError):  # no UTF-8
             return values.cast(pl.String)
     return pl.Series([None if raw is None else text_of(raw) for raw in values], dtype=pl.String)

@@ -14,6 +14,7 @@ import polars as pl
 from connector.event import ACCOUNT, EFFECTS, NAMES
 from connector.money import plain, valued
 from connector.store import totals
+from connector.words import each
 
 if TYPE_CHECKING:
     from connector.money import Rates
@@ -47,20 +48,27 @@ def draft(brought: Normalised, rates: Rates) -> Draft | None:
         return None
     accounts = events.select(ACCOUNT).unique(maintain_order=True)
     rows = events.join(accounts.with_row_index("account"), on=ACCOUNT, how="left", maintain_order="left").with_columns(
+        *each(events["currency"], rates.of).struct.unnest(),
+        each(events["name"], _name_id).alias("name_id"),
+        each(events["effect"], _code).fill_null(0) * events["sign"].fill_null(1),
         currency=pl.when(pl.col("amount").is_not_null()).then("currency"),
-        name_id=pl.col("name").replace_strict(_NAMES, return_dtype=pl.Int16),
-        effect=pl.col("effect").replace_strict(_EFFECTS, default=0, return_dtype=pl.Int16)
-        * pl.col("sign").fill_null(1),
         transaction_id=pl.when(pl.col("transaction_id") != pl.col("key")).then(pl.col("transaction_id")),
         native=pl.col("amount"),
         native_stake=pl.col("stake"),
         amount=plain(pl.col("amount")),
         stake=plain(pl.col("stake")),
-        rate=rates.expression(pl.col("currency")),
     )
-    rows = rows.drop(*ACCOUNT, "sign")
-    unknown = pl.col("native").is_not_null() & pl.col("rate").is_null() & ~rates.is_play(pl.col("currency"))
+    rows = rows.drop(*ACCOUNT, "sign").with_columns(pl.col("play").fill_null(value=False))
+    unknown = pl.col("native").is_not_null() & pl.col("rate").is_null() & ~pl.col("play")
     if rows.select(unknown.any()).item():
-        return Draft(accounts, rows.drop("rate"), shape, None)
+        return Draft(accounts, rows.drop("rate", "fx_rate_locked", "play"), shape, None)
     rows = valued(rows, rates)
     return Draft(accounts, rows, shape, totals.sums(rows, by="account"))
+
+
+def _name_id(word: pl.Expr) -> pl.Expr:
+    return word.replace_strict(_NAMES, return_dtype=pl.Int16)
+
+
+def _code(word: pl.Expr) -> pl.Expr:
+    return word.replace_strict(_EFFECTS, return_dtype=pl.Int16)

@@ -79,11 +79,13 @@ def known(connection: psycopg.Connection[Any], tenant: str, base: str) -> set[st
 
 
 def priced(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
-    """Return rows (currency, occurred_at, native, native_stake) as `money.valued` does, by the rates of their time.
+    """Return rows (currency, occurred_at, native, native_stake) with play, rate, fx_rate_locked and base amounts.
 
-    One query at most, whatever the number of rows.
+    By the rates of their time; one query at most, whatever the number of rows.
     """
-    return valued(rated_at(connection, tenant, rows, rates), rates)
+    rated = rated_at(connection, tenant, rows, rates)
+    play = rates.is_play(pl.col("currency")).alias("play")
+    return valued(rated.with_columns(play, fx_rate_locked=plain(pl.col("rate"))), rates)
 
 
 def rated_at(

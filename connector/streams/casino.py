@@ -14,7 +14,7 @@ import polars as pl
 from connector.money import plain
 from connector.streams import transactions, values
 from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract
-from connector.streams.words import each
+from connector.words import each
 
 if TYPE_CHECKING:
     from connector.normalised import Normalised

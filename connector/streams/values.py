@@ -19,7 +19,7 @@ from connector.money import plain
 from connector.streams import amounts as amounting
 from connector.streams.amounts import present
 from connector.streams.instants import instants
-from connector.streams.words import each
+from connector.words import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from hypothesis import given, settings, strategies as st
 
-from connector.streams.words import each
+from connector.words import each
 
 
 def read(word: pl.Expr) -> pl.Expr:
