@@ -104,14 +104,13 @@ def _values(packets: pl.Series, columns: int) -> Iterator[pl.Series]:
     """Each column's bytes, from the first to the last."""
     at = pl.zeros(len(packets), dtype=pl.Int64, eager=True)
     for _ in range(columns):
-        length, missing = packets.bin.get(at).cast(pl.Int64), None
-        at += 1
+        length = packets.bin.get(at).cast(pl.Int64)
+        start = at = at + 1
         if (length >= _NULL).any():
             missing = length == _NULL
             at, length = _long(packets, at, length)
-            length = length.set(missing, 0)
-        value = packets.bin.slice(at, length)
-        yield value if missing is None else pl.select(pl.when(~missing).then(value)).to_series()
+            start, length = at.set(missing, None), length.set(missing, 0)
+        yield pl.select(pl.lit(packets).bin.slice(pl.lit(start), pl.lit(length))).to_series()
         at += length
     if not (at == packets.bin.size()).all():  # values would stand in other columns
         raise pymysql.err.InternalError(f"a row of the server's does not have {columns} columns")

@@ -85,9 +85,9 @@ def accounts(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFr
     Players never seen before become stubs.
     """
     known = _known(connection, tenant, wanted)
-    missing = wanted.filter(known["player_id"].is_null())
-    if missing.is_empty():
+    if not known["player_id"].null_count():
         return known
+    missing = wanted.filter(known["player_id"].is_null())
     connection.execute(_STUBS, (tenant, missing["brand_id"].to_list(), missing["external_id"].to_list()))
     return _known(connection, tenant, wanted)
 
