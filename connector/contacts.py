@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from connector.errors import Halted
 
@@ -48,6 +46,8 @@ class _Key:
     """One encrypting key: what encrypts and what chooses nonces are derived from it, and never the same."""
 
     def __init__(self, secret: bytes) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # only where contacts are encrypted
+
         self.cipher = AESGCM(hmac.digest(secret, b"encrypt", "sha256"))
         self.nonces = hmac.digest(secret, b"nonce", "sha256")
 
@@ -92,6 +92,8 @@ class Keys:
 
     def unseal(self, tenant: str, kind: str, number: int, sealed: str) -> str:
         """Decrypt. Raises Halted where key, tenant or kind are not those it was encrypted with."""
+        from cryptography.exceptions import InvalidTag
+
         key = self._keys.get(number)
         if key is None:
             raise Halted(f"contacts are encrypted with key {number}, which is not known here", hint=_KEYS_REMEDY)

@@ -104,11 +104,11 @@ def _values(packets: pl.Series, columns: int) -> Iterator[pl.Series]:
     """Each column's bytes, from the first to the last."""
     at = pl.zeros(len(packets), dtype=pl.Int64, eager=True)
     for _ in range(columns):
-        length = packets.bin.get(at).cast(pl.Int64)
+        length = packets.bin.get(at)
         start = at = at + 1
         if (length >= _NULL).any():
             missing = length == _NULL
-            at, length = _long(packets, at, length)
+            at, length = _long(packets, at, length.cast(pl.Int64))
             start, length = at.set(missing, None), length.set(missing, 0)
         yield pl.select(pl.lit(packets).bin.slice(pl.lit(start), pl.lit(length))).to_series()
         at += length
