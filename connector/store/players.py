@@ -12,6 +12,7 @@ import polars as pl
 
 from connector.event import ACCOUNT
 from connector.player import MarketingRules
+from connector.store.copying import array
 from connector.store.database import ordered
 
 if TYPE_CHECKING:
@@ -88,14 +89,13 @@ def accounts(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFr
     if not known["player_id"].null_count():
         return known
     missing = wanted.filter(known["player_id"].is_null())
-    connection.execute(_STUBS, (tenant, missing["brand_id"].to_list(), missing["external_id"].to_list()))
+    connection.execute(_STUBS, (tenant, array(missing["brand_id"]), array(missing["external_id"])))
     return _known(connection, tenant, wanted)
 
 
 def _known(connection: psycopg.Connection[Any], tenant: str, wanted: pl.DataFrame) -> pl.DataFrame:
-    rows = connection.execute(
-        _RESOLVE, (wanted["brand_id"].to_list(), wanted["external_id"].to_list(), tenant)
-    ).fetchall()
+    pair = array(wanted["brand_id"]), array(wanted["external_id"])
+    rows = connection.execute(_RESOLVE, (*pair, tenant)).fetchall()
     return pl.DataFrame(rows, schema=_KNOWN, orient="row")
 
 

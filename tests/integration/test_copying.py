@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from connector.store.copying import copy_frame
+from connector.store.copying import array, copy_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,3 +50,10 @@ def test_every_text_and_every_instant_arrives_as_it_was(
     scratch.execute("truncate target")
     copy_frame(scratch, "target (a, b, at, till, n)", pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
     assert scratch.execute("select a, b, at, till, n from target order by ctid").fetchall() == rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",))) | st.just("NULL")))
+def test_every_text_arrives_in_an_array(scratch: psycopg.Connection[Any], texts: list[str]) -> None:
+    """Quotes, backslashes, commas, braces, the word NULL and empty texts are members like any other; so is none at all."""
+    assert scratch.execute("select %s::text[]", (array(pl.Series(texts, dtype=pl.String)),)).fetchone() == (texts,)

@@ -80,7 +80,7 @@ def test_rows_of_before_and_of_now_survive_the_way_back(writer: Writer, store: D
     before = shown(look)
     assert before == {"k0": {"method": "card", "note": "x"}, "k1": {}, "own": {"bank": "B"}}
     writer.close()
-    for revision in ("0010", "0011", "0012", "0013"):
+    for revision in ("0010", "0011", "0012"):
         at_revision(store.url, revision)
         with psycopg.connect(store.url) as connection:
             rows = connection.execute("select key, properties from crm.events order by seq").fetchall()

@@ -54,6 +54,12 @@ def test_migrating_twice_changes_nothing(store: database.Database, look: Look) -
     assert look(shape) == before
 
 
+def test_a_column_that_a_page_leaves_out_is_null(look: Look) -> None:
+    """What no row of a page tells is not sent: only the number has a default, and it is always sent."""
+    told = "select column_name from information_schema.columns where table_schema = 'crm' and table_name = 'event_rows'"
+    assert look(f"{told} and column_default is not null") == [{"column_name": "seq"}]
+
+
 def test_two_processes_may_migrate_at_once(postgres: Any) -> None:
     """One creates the schema, the other waits and finds it."""
     fresh = database.Database(postgres.create("migrated_twice"))
