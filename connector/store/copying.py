@@ -21,11 +21,10 @@ _ESCAPES: Final = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def array(texts: pl.Series) -> str:
-    """Write texts, none of which is null, as PostgreSQL writes an array: 1 ms where the driver takes 10 for 20,000."""
-    if texts.is_empty():
-        return "{}"
-    quoted: str = texts.str.replace_many({"\\": "\\\\", '"': '\\"'}).str.join('","').item()
-    return '{"' + quoted + '"}'
+    """Write texts as PostgreSQL writes an array, null for null: the driver looks at each member three times."""
+    escaped = pl.lit(texts).str.replace_many({"\\": "\\\\", '"': '\\"'})
+    members = pl.select(pl.concat_str(pl.lit('"'), escaped, pl.lit('"')).fill_null("NULL")).to_series()
+    return "{" + str(members.str.join(",").item()) + "}"
 
 
 def copy_frame(connection: psycopg.Connection[Any], target: LiteralString, frame: pl.DataFrame) -> None:
