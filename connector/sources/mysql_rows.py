@@ -74,7 +74,7 @@ def _take(driver: Any, rows: list[bytes], *, columns: int, bytes_limit: int) -> 
         return 0
     at = size = 0
     number, end = driver._next_seq_id, len(arrived)  # noqa: SLF001
-    header_of, add, last = _HEADER.unpack_from, rows.append, len(arrived) - 5
+    header_of, add, last = _HEADER.unpack_from, rows.append, len(arrived) - 5  # names of this loop's: each row asks
     while size <= bytes_limit and at <= last:
         (header,) = header_of(arrived, at)
         start = at + 4
@@ -109,7 +109,7 @@ def _values(packets: pl.Series, columns: int) -> Iterator[pl.Series]:
         if (length >= _NULL).any():
             missing = length == _NULL
             at, length = _long(packets, at, length.cast(pl.Int64))
-            start, length = at.set(missing, None), length.set(missing, 0)
+            start, length = at.set(missing, None), length.set(missing, 0)  # what begins nowhere is null
         yield pl.select(pl.lit(packets).bin.slice(pl.lit(start), pl.lit(length))).to_series()
         at += length
     if not (at == packets.bin.size()).all():  # values would stand in other columns

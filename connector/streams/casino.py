@@ -43,7 +43,8 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
     """See streams.contract.Normalise. `amount` is the row's own: the stake of a bet, the win of a win row."""
     typed = values.typed(page, binding)
     category = each(typed["game_category"], _category).fill_null("other").alias("category")
-    typed = typed.with_columns(category, kind=_kind(binding)).with_columns(  # columns: much here asks for them
+    # Columns, not expressions: polars works an expression out anew wherever it stands, and these stand everywhere.
+    typed = typed.with_columns(category, kind=_kind(binding)).with_columns(
         is_bet=pl.col("kind").is_in(["bet", "rollback_bet"]), rolled_back=pl.col("kind").str.starts_with("rollback")
     )
     kind, is_bet, rolled_back = pl.col("kind"), pl.col("is_bet"), pl.col("rolled_back")

@@ -22,7 +22,7 @@ _VIEW = """
 
 
 def upgrade() -> None:
-    """Rows that are there get their names back: what reads them all anyway might as well, and there are few yet."""
+    """Rows whose values stood in arrays get their names back, so that nobody has a third form to read."""
     op.execute("""
         alter table crm.event_rows add column packed text collate "C";
         alter table crm.event_rows alter column properties drop not null;
