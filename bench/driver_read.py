@@ -26,7 +26,7 @@ def main() -> None:
             " order by ordinal_position",
             (schema, view),
         )
-        columns = ", ".join(f"convert({name} using utf8mb4)" for (name,) in cursor.fetchall())
+        columns = ", ".join(name for (name,) in cursor.fetchall())
     connection.decoders, connection.use_unicode = {}, False
     rows = 0
     with connection.cursor(SSCursor) as streaming:

@@ -37,6 +37,7 @@ def run(
     gc.disable()  # imports leave no garbage, and to look for it takes a tenth of a second of the start
     from connector import app as application
 
+    gc.freeze()  # nor will there be any in them: to look through them again and again costs a lane a tenth
     gc.enable()
     logs.configure(level=log_level.value)
     settings = application.load_config(config)
@@ -48,7 +49,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     app = application.build(settings, once=once, waits=not once)
-    gc.freeze()  # what was imported stays: to look through it for garbage again and again costs a lane a tenth
+    gc.freeze()  # what was built stays, too
     if not once:
         if not app.run(stopping):
             os._exit(0)  # a loop is stuck in a call; threads must not keep the process

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from connector import poller
+from connector import cycle, poller
 from connector.errors import Transient
 from connector.sources.reader import Reader
 
@@ -75,3 +75,22 @@ def test_a_failure_of_either_side_costs_nothing(
     assert house.once() == {}
     assert sorted(house.stored("casino_bets")) == _keys()
     assert house.look("select bet_count, total_wagered from crm.players") == [(LAST, LAST * 100)]
+
+
+@pytest.mark.parametrize(("others", "turns"), [((), cycle.LONE_TURNS), (("deposits",), 1)])
+def test_a_stream_alone_at_its_source_makes_way_for_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...], turns: int
+) -> None:
+    """It reads on where one beside others ends its turn."""
+    given: list[float] = []
+    real = poller.ticks
+
+    def noting(*arguments: Any, seconds: float, **named: Any) -> Any:
+        given.append(seconds)
+        return real(*arguments, seconds=seconds, **named)
+
+    monkeypatch.setattr(poller, "ticks", noting)
+    house.source["streams"] = {name: {"start": "beginning"} for name in ("casino_bets", *others)}
+    assert house.once() == {}
+    assert set(given) == {turns * cycle.STREAM_SECONDS}
+    assert sorted(house.stored("casino_bets")) == _keys()
