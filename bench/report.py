@@ -96,8 +96,8 @@ FIGURES: Final = (
     _one("latency", "daemon_rss_mb", "memory at that", _MB, most=_RSS),
     _one("delivery", "items_per_second", "delivery to an API that answers in 50 ms", "{:,.0f} items/s", least=20_000),
     _one("delivery", "lost", "items lost at that", "{:,.0f}", most=0),
-    _one("delivery", "alone_p95_seconds", "a live event to that API, p95", _SECONDS),
-    _one("delivery", "beside_history_p95_seconds", "the same while a lane of history is full, p95", _SECONDS),
+    _one("delivery", "live_alone_p95_seconds", "a live event to that API, p95", _SECONDS),
+    _one("delivery", "live_beside_history_p95_seconds", "the same while a lane of history is full, p95", _SECONDS),
     _one("delivery", "daemon_rss_mb", "memory at that", _MB, most=_RSS),
     _one("idle", "daemon_percent_of_core", "idle, ten streams: of a core", "{:.1f} %", most=2.0),
     _one(

@@ -40,3 +40,8 @@ def test_the_markdown_names_the_machine_and_keeps_bars_inside_their_cells() -> N
 def test_the_readme_shows_what_was_measured_last() -> None:
     """Its table is the rendering of bench/results.json."""
     assert report.markdown(json.loads(report.RESULTS.read_text())) in Path("README.md").read_text()
+
+
+def test_the_last_run_has_every_figure_of_the_table() -> None:
+    """Nothing that is asked of the connector drops out because a benchmark calls it by another name."""
+    assert len(report.lines(json.loads(report.RESULTS.read_text()))) == len(report.FIGURES)
