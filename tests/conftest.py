@@ -38,9 +38,19 @@ READER: Final = ("reader", "reading-only")
 _NUMBERS: Final = itertools.count(1)
 _USED: Final = pytest.StashKey[dict[str, str]]()
 _MISSING: Final = pytest.StashKey[dict[str, str]]()
-_SETTINGS: Final = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB", "max_connections": "60"}
+_SETTINGS: Final = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "60",
+    "max_wal_size": "256MB",
+    "wal_keep_size": "256MB",
+}
 _STANDBY_SETTINGS: Final = {**_SETTINGS, "max_standby_streaming_delay": "300ms", "hot_standby_feedback": "off"}
 _STOP_SECONDS: Final = 20.0
+#: Where it has room the servers' files are in memory: a database is made in 12 ms, on a disk in 300.
+_MEMORY: Final = Path("/dev/shm")
+_MEMORY_BYTES: Final = 8 << 30
 
 
 def until(condition: Callable[[], Any], *, what: str, seconds: float = DEADLINE_SECONDS) -> Any:
@@ -109,7 +119,7 @@ class Postgres:
     def create(self, name: str, *, template: str = "template0") -> str:
         """Create a database and return its owner's URL."""
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
-            create = sql.SQL("create database {} template {} strategy wal_log")
+            create = sql.SQL("create database {} template {} strategy file_copy")
             connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         return self.server.url(name)
 
@@ -232,7 +242,8 @@ def _connect_mariadb(url: str, *, autocommit: bool) -> pymysql.Connection[Any]:
 @pytest.fixture(scope="session")
 def directory() -> Iterator[Path]:
     """Give a directory that the servers' unprivileged users can enter."""
-    path = Path(tempfile.mkdtemp(prefix="connector-tests."))
+    roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES
+    path = Path(tempfile.mkdtemp(prefix="connector-tests.", dir=_MEMORY if roomy else None))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
