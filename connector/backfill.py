@@ -14,14 +14,17 @@ import itertools
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
 from connector import clock, opening, paging
+from connector.ahead import ahead
 from connector.errors import Halted, Misconfigured, Superseded, Transient
 from connector.gate import GatedReader, StoppedError
+from connector.normalised import Normalised
 from connector.position import Position, Window, cursor_text, mark_of
 from connector.ranges import remainder, split
 from connector.service import backoff
@@ -34,9 +37,8 @@ from connector.streams import STREAMS
 from connector.streams.contract import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from connector.normalised import Normalised
     from connector.poller import Desk, Stream
     from connector.sources.reader import Page
     from connector.store.draft import Draft
@@ -46,6 +48,7 @@ MOST_ROWS: Final = 200_000
 #: Failures of the source in a row that a worker of a command waits out: about a minute and a half.
 PATIENCE: Final = 9
 _NOTICE_SECONDS: Final = 0.2
+_NOTHING: Final = Normalised()
 
 #: Destination -> names of the events it is sent; empty: history sends none.
 Subscriptions = dict[str, list[str]]
@@ -145,15 +148,15 @@ class _Read:
 
     part: Range
     page: Page
-    normalised: Normalised
-    drafted: Draft | None
     rows: int
     ends: bool
+    normalised: Normalised = _NOTHING
+    drafted: Draft | None = None
 
 
 @dataclass
 class Worker:
-    """One desk at work. The next page is read while the last is committed, be it of the same range or the next one."""
+    """One desk at work. Pages are in three hands (see ahead), be they of the same range or the next one."""
 
     desk: Desk
     stream: Stream
@@ -174,21 +177,27 @@ class Worker:
 
     def run(self) -> None:
         """Work until no range is left, or it is over. Raises what went wrong; then the other workers end as well."""
-        coming: _Read | None = None
-        with ThreadPoolExecutor(1, "read-ahead") as ahead:
-            try:
-                coming = self._next(None)
-                while coming is not None and not self.claims.over():
-                    following = ahead.submit(self._next, coming)
-                    self._write(coming)
-                    with self.claims.reporting:
-                        self.report(backfills.progress(self.desk.connection, self.job))
-                    coming = following.result()
-            except BaseException:
-                self.claims.close()
-                raise
-        if coming is not None:
+        with self._closing():
+            first = self._next(None)
+        if first is None:
+            return
+        with closing(ahead(first, self._next, self._normalise)) as pages, self._closing():
+            for read in pages:
+                if self.claims.over():
+                    self.claims.close()
+                    return
+                self._write(read)
+                with self.claims.reporting:
+                    self.report(backfills.progress(self.desk.connection, self.job))
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Hand out no more ranges once something has failed: nobody waits then for one that will not be put back."""
+        try:
+            yield
+        except BaseException:
             self.claims.close()
+            raise
 
     def _next(self, before: _Read | None) -> _Read | None:
         """Read what comes after a page, of its range or of another; None: nothing is left."""
@@ -201,11 +210,14 @@ class Worker:
             part, at, rows = before.part, before.page.last, before.rows
         page = self._page(part, at)
         rows += page.frame.height
-        context = Context(all_history=True, rules=self.desk.rules)
-        normalised = self.stream.binding.contract.normalise(page.frame, self.stream.binding, context)
-        drafted = draft(normalised, self.desk.rates)
         # only an empty page ends a range: one may be short because it was cut by bytes
-        return _Read(part, page, normalised, drafted, rows, ends=page.last is None or (page.full and rows >= MOST_ROWS))
+        return _Read(part, page, rows, ends=page.last is None or (page.full and rows >= MOST_ROWS))
+
+    def _normalise(self, read: _Read) -> _Read:
+        with self._closing():
+            context = Context(all_history=True, rules=self.desk.rules)
+            normalised = self.stream.binding.contract.normalise(read.page.frame, self.stream.binding, context)
+            return replace(read, normalised=normalised, drafted=draft(normalised, self.desk.rates))
 
     def _page(self, part: Range, at: Position | None) -> Page:
         """Read a page, smaller and later after each failure of the source."""

@@ -458,7 +458,7 @@ def test_the_upper_bound_is_inclusive(operator: OperatorDatabase, reader: Reader
         assert everything(reader, view, limit=5, after=places[3], until=bound) == expected[4:]
 
 
-@pytest.mark.parametrize("walk", WALKS[::3], ids=lambda walk: walk.name)
+@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk.name)
 def test_there_is_news_where_a_page_would_have_rows(operator: OperatorDatabase, reader: Reader, walk: Walk) -> None:
     """From every position, with and without a bound, all asked at once, planned anew or not."""
     table(operator, "told", walk.postgresql if operator.family == "postgresql" else walk.mysql, walk.rows)

@@ -101,7 +101,9 @@ crowds = st.lists(
     ),
     max_size=4,
 ).map(lambda parts: [second for part in parts for second in part])
-ends = st.sampled_from(["stop", "killed before a commit", "killed after a commit", "the source fails"])
+ends = st.sampled_from(
+    ["stop", "killed before a commit", "killed after a commit", "the source fails", "not understood"]
+)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -132,6 +134,8 @@ def _break(patch: pytest.MonkeyPatch, how: str, when: int) -> None:
     """Have the so-many-th page end the attempt, in one of several ways."""
     if how == "the source fails":
         patch.setattr(Reader, "read", _failing(Reader.read, when, before=True, error=Transient("a cut")))
+    elif how == "not understood":
+        patch.setattr(backfill, "draft", _failing(backfill.draft, when, before=True, error=KilledError()))
     elif how != "stop":
         before = how == "killed before a commit"
         patch.setattr(backfill, "commit", _failing(backfill.commit, when, before=before, error=KilledError()))
@@ -212,6 +216,17 @@ def test_what_ends_one_worker_ends_the_others(filler: Filler, monkeypatch: pytes
     assert sum(filler.stored.values()) == 6
     assert filler.fill(workers=WORKERS).done
     assert sum(filler.stored.values()) == 48
+
+
+def test_a_failure_ends_the_wait_for_what_a_range_leaves(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page after a range's last one waits for that to be committed, which now never happens."""
+    filler.begin([0, 1])
+    with monkeypatch.context() as patch:
+        _break(patch, "not understood", 2)
+        with pytest.raises(KilledError):
+            filler.fill()
+    assert filler.fill().done
+    assert sum(filler.stored.values()) == filler.counted == 2
 
 
 def test_the_next_page_is_read_while_the_last_is_committed(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
