@@ -24,7 +24,6 @@ from connector import clock, opening, paging
 from connector.ahead import ahead
 from connector.errors import Halted, Misconfigured, Superseded, Transient
 from connector.gate import GatedReader, StoppedError
-from connector.normalised import Normalised
 from connector.position import Position, Window, cursor_text, mark_of
 from connector.ranges import remainder, split
 from connector.service import backoff
@@ -39,6 +38,7 @@ from connector.streams.contract import Context
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from connector.normalised import Normalised
     from connector.poller import Desk, Stream
     from connector.sources.reader import Page
     from connector.store.draft import Draft
@@ -48,7 +48,6 @@ MOST_ROWS: Final = 200_000
 #: Failures of the source in a row that a worker of a command waits out: about a minute and a half.
 PATIENCE: Final = 9
 _NOTICE_SECONDS: Final = 0.2
-_NOTHING: Final = Normalised()
 
 #: Destination -> names of the events it is sent; empty: history sends none.
 Subscriptions = dict[str, list[str]]
@@ -144,14 +143,12 @@ class Claims:
 
 @dataclass(frozen=True)
 class _Read:
-    """A page of a range and what it became: nothing yet stands in the store. `rows`: of the range, with this page."""
+    """A page of a range: nothing of it stands in the store yet. `rows`: of the range, with this page."""
 
     part: Range
     page: Page
     rows: int
     ends: bool
-    normalised: Normalised = _NOTHING
-    drafted: Draft | None = None
 
 
 @dataclass
@@ -177,22 +174,25 @@ class Worker:
 
     def run(self) -> None:
         """Work until no range is left, or it is over. Raises what went wrong; then the other workers end as well."""
-        with self._closing():
+        with self._closed_on_failure():
             first = self._next(None)
         if first is None:
             return
-        with closing(ahead(first, self._next, self._normalise)) as pages, self._closing():
-            for read in pages:
+        with closing(ahead(first, self._next, self._normalise)) as pages, self._closed_on_failure():
+            for read, normalised, drafted in pages:
                 if self.claims.over():
                     self.claims.close()
                     return
-                self._write(read)
+                self._write(read, normalised, drafted)
                 with self.claims.reporting:
                     self.report(backfills.progress(self.desk.connection, self.job))
 
     @contextmanager
-    def _closing(self) -> Iterator[None]:
-        """Hand out no more ranges once something has failed: nobody waits then for one that will not be put back."""
+    def _closed_on_failure(self) -> Iterator[None]:
+        """Hand out no more ranges once something has failed: nobody may wait for one that will not be put back.
+
+        Before the hands are waited for: one of them may be waiting for such a range.
+        """
         try:
             yield
         except BaseException:
@@ -213,11 +213,11 @@ class Worker:
         # only an empty page ends a range: one may be short because it was cut by bytes
         return _Read(part, page, rows, ends=page.last is None or (page.full and rows >= MOST_ROWS))
 
-    def _normalise(self, read: _Read) -> _Read:
-        with self._closing():
+    def _normalise(self, read: _Read) -> tuple[_Read, Normalised, Draft | None]:
+        with self._closed_on_failure():
             context = Context(all_history=True, rules=self.desk.rules)
             normalised = self.stream.binding.contract.normalise(read.page.frame, self.stream.binding, context)
-            return replace(read, normalised=normalised, drafted=draft(normalised, self.desk.rates))
+            return read, normalised, draft(normalised, self.desk.rates)
 
     def _page(self, part: Range, at: Position | None) -> Page:
         """Read a page, smaller and later after each failure of the source."""
@@ -251,14 +251,14 @@ class Worker:
         while clock.monotonic() < deadline and not self.claims.over():
             clock.sleep(_NOTICE_SECONDS)
 
-    def _write(self, read: _Read) -> None:
+    def _write(self, read: _Read, normalised: Normalised, drafted: Draft | None) -> None:
         """Commit a page, its range's position and what destinations shall get of it in one transaction."""
         stream, page = self.stream, read.page
         rest: list[Range] = []
 
         def advance(connection: psycopg.Connection[Any]) -> None:
             for destination, names in self.send_to.items():
-                keys = read.normalised.events["key"].to_list()
+                keys = normalised.events["key"].to_list()
                 feeds.park_history(connection, stream.checkpoint, destination, keys=keys, names=names)
             backfills.advance(connection, read.part, page.last, rows=page.frame.height, ends=read.ends)
             rest[:] = []
@@ -269,18 +269,18 @@ class Worker:
                 rest.extend(backfills.put_back(connection, self.job, parts))
 
         batch = Batch(
-            *(stream.checkpoint, read.normalised),
+            *(stream.checkpoint, normalised),
             fresh=self._fresh,
             production=False,
             after=advance,
             followed=not read.ends,
-            drafted=read.drafted,
+            drafted=drafted,
         )
         committed = commit(
             self.desk.connection, batch, rates=self.desk.rates, lease=self.desk.lease, keys=self.desk.keys
         )
         if page.last is not None:
-            self._fresh = 2 * committed.events > read.normalised.events.height
+            self._fresh = 2 * committed.events > normalised.events.height
         if read.ends:
             self.claims.finish(rest)
 
