@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 #: What a stream with a backlog may take of one cycle: users are never held up by bets for much longer than this.
 STREAM_SECONDS: Final = 5.0
-#: How many such turns a stream alone at its source takes in one: it holds nobody up, and at the end of each turn two
-#: pages are committed while none is read.
-LONE_TURNS: Final = 4
 #: A pass that took longer reads one more page of each stream at most: every loop reports often enough for the watchdog.
 PASS_SECONDS: Final = 20.0
 #: How often rows that are not read (no cursor, or ahead of the clock) are counted, and a stopped stream is tried again.
@@ -256,15 +253,14 @@ class Cycle:
     ) -> Result:
         horizon = self._horizon(desk, slot, stream, sample, progress)
         rows, more = 0, not slot.silent
-        seconds = STREAM_SECONDS * (1 if len(self.slots) > 1 else LONE_TURNS)
+        left = deadline - clock.monotonic()
+        seconds = min(left, STREAM_SECONDS) if len(self.slots) > 1 else left  # alone it holds nobody up
         with closing(poller.ticks(desk, stream, sample, horizon=horizon, seconds=seconds)) as ticks:
             for done in () if slot.silent else ticks:
                 rows += done.rows
                 more = done.more
                 slot.doubtful = slot.doubtful or bool(done.committed and done.committed.changed)
                 self._observe(desk, stream, sample, done)
-                if clock.monotonic() > deadline:
-                    break
         slot.quiet = not more and rows == 0
         if not more and (rows == 0 or self.once) and clock.monotonic() - slot.idle_said_at >= IDLE_SECONDS:
             slot.idle_said_at = clock.monotonic()

@@ -43,8 +43,8 @@ _SETTINGS: Final = {
     "full_page_writes": "off",
     "shared_buffers": "32MB",
     "max_connections": "60",
-    "max_wal_size": "256MB",
-    "wal_keep_size": "256MB",
+    "max_wal_size": "256MB",  # the log may be in memory
+    "wal_keep_size": "256MB",  # a standby that was stopped finds it again
 }
 _STANDBY_SETTINGS: Final = {**_SETTINGS, "max_standby_streaming_delay": "300ms", "hot_standby_feedback": "off"}
 _STOP_SECONDS: Final = 20.0

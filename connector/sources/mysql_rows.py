@@ -74,7 +74,7 @@ def _take(driver: Any, rows: list[bytes], *, columns: int, bytes_limit: int) -> 
         return 0
     at = size = 0
     number, end = driver._next_seq_id, len(arrived)  # noqa: SLF001
-    header_of, add, last = _HEADER.unpack_from, rows.append, len(arrived) - 5  # names of this loop's: each row asks
+    header_of, add, last = _HEADER.unpack_from, rows.append, len(arrived) - 5  # local names: each row needs them
     while size <= bytes_limit and at <= last:
         (header,) = header_of(arrived, at)
         start = at + 4

@@ -23,7 +23,7 @@ def test_a_connection_cut_at_any_byte_costs_its_page_alone(
     dialect: str, casino_of: Make, proxy_to: Make, reading: Make, drive: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a handshake, a query or a page: what was committed stays, the rest is read again, nothing stops."""
-    monkeypatch.setattr("connector.cycle.STREAM_SECONDS", 0)  # one page a pass, or all is read before much can fail
+    monkeypatch.setattr("connector.cycle.PASS_SECONDS", 0)  # one page a pass, or all is read before much can fail
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     rng = random.Random(seed)
