@@ -1,4 +1,4 @@
-"""Live traffic: one thread drives the casino's life over three connections, two of them for late transactions.
+"""Live traffic: the casino's life over three connections, two of them for late transactions, and the thread of it.
 
 Owns connections, transactions and the beat. It draws nothing and holds no SQL of happenings: see stories.py and
 ledger.py. A late transaction writes its rows at once and commits seconds later, so that its ids and stamps are older
@@ -8,8 +8,9 @@ than rows that readers have already seen.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -19,9 +20,7 @@ from connector.demo.life import Life
 from connector.demo.player import Player, Wallet
 
 if TYPE_CHECKING:
-    from collections import Counter, deque
-
-    from connector.demo.ledger import Hold, Story
+    from connector.demo.ledger import Story
 
 _BEAT_SECONDS: Final = 0.05
 _LATE_CONNECTIONS: Final = 2
@@ -62,12 +61,62 @@ class _Late:
     due: float = 0.0
 
 
+class Floor:
+    """The casino's open floor: `beat` writes what has happened since the last one, in a time that the caller keeps.
+
+    One thread calls it. The same casino, `seed` and beats live through the same. `written` counts the rows that the
+    views have shown, late ones included.
+    """
+
+    def __init__(self, url: str, *, rate: float, seed: int) -> None:
+        self._main = _connect(url, autocommit=True)
+        self.life = Life(
+            _awake(self._main, seed=seed),
+            ids=Ids(self._main),
+            rate=rate,
+            seed=seed,
+            today=clock.now().date(),
+            holds=_LATE_CONNECTIONS,
+        )
+        self._late = [_Late(_connect(url, autocommit=False)) for _ in range(_LATE_CONNECTIONS)]
+        self.written = 0
+
+    def beat(self, now: float) -> None:
+        """Write everything that is due at `now`, in seconds since the start; late transactions open and commit."""
+        for one in self._late:
+            if one.story is not None and one.due <= now:
+                self._commit(one)
+        batch, holds = self.life.advance(now)
+        with self._main.transaction():
+            self.written += batch.write(self._main)
+        for hold, story in holds:
+            free = next(one for one in self._late if one.story is None)
+            self.written += hold.batch.write(free.connection)
+            free.story, free.due = story, now + hold.seconds
+
+    def end(self) -> None:
+        """Commit what is still open."""
+        for one in self._late:
+            if one.story is not None:
+                self._commit(one)
+
+    def close(self) -> None:
+        """Close the connections, which rolls back what is open; idempotent."""
+        for connection in (self._main, *(one.connection for one in self._late)):
+            connection.close()
+
+    def _commit(self, one: _Late) -> None:
+        one.connection.commit()
+        assert one.story is not None
+        self.life.resume(one.story)
+        one.story = None
+
+
 class Traffic:
     """The casino's traffic, `rate` rows a second over all views; `seed` decides who does what.
 
     `start` and `stop` are called once each, by one thread. When `stop` returns, nothing of this traffic will commit any
-    more. `failed` holds the exception that ended the thread, `recent` the latest happenings as sentences for people,
-    `happened` how often each kind has happened, `written` how many rows the views have shown.
+    more. `failed` holds the exception that ended the thread, `recent` the latest happenings as sentences for people.
     """
 
     def __init__(self, url: str, *, rate: float = 250.0, seed: int = 7) -> None:
@@ -76,34 +125,14 @@ class Traffic:
         self._seed = seed
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._life: Life | None = None
+        self.recent: deque[str] = deque()
         self.failed: Exception | None = None
-        self.written = 0
-
-    @property
-    def recent(self) -> deque[str]:
-        """Return the latest happenings, newest last; another thread appends to it."""
-        return self._started().recent
-
-    @property
-    def happened(self) -> Counter[str]:
-        """Return the number of happenings by kind, so far."""
-        return self._started().happened.copy()
 
     def start(self) -> None:
         """Connect, wake the players and begin."""
-        main = self._connect(autocommit=True)
-        life = Life(
-            _awake(main, seed=self._seed),
-            ids=Ids(main),
-            rate=self._rate,
-            seed=self._seed,
-            today=clock.now().date(),
-            holds=_LATE_CONNECTIONS,
-        )
-        late = [_Late(self._connect(autocommit=False)) for _ in range(_LATE_CONNECTIONS)]
-        self._life = life
-        self._thread = threading.Thread(target=self._guard, args=(life, main, late), name="casino", daemon=True)
+        floor = Floor(self._url, rate=self._rate, seed=self._seed)
+        self.recent = floor.life.recent
+        self._thread = threading.Thread(target=self._guard, args=(floor,), name="casino", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -112,57 +141,20 @@ class Traffic:
         if self._thread is not None:
             self._thread.join()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def _started(self) -> Life:
-        if self._life is None:
-            raise RuntimeError("the traffic has not been started")
-        return self._life
-
-    def _connect(self, *, autocommit: bool) -> psycopg.Connection:
-        return psycopg.connect(
-            self._url, autocommit=autocommit, options=_OPTIONS, application_name="casino", connect_timeout=10
-        )
-
-    def _guard(self, life: Life, main: psycopg.Connection, late: list[_Late]) -> None:
+    def _guard(self, floor: Floor) -> None:
         try:
-            self._run(life, main, late)
+            started = clock.monotonic()
+            while not self._stop.wait(_BEAT_SECONDS):
+                floor.beat(clock.monotonic() - started)
+            floor.end()
         except Exception as error:  # noqa: BLE001 - whoever watches `failed` decides
             self.failed = error
         finally:
-            for connection in (main, *(one.connection for one in late)):
-                connection.close()  # rolls back what is open
+            floor.close()
 
-    def _run(self, life: Life, main: psycopg.Connection, late: list[_Late]) -> None:
-        started = clock.monotonic()
-        while not self._stop.wait(_BEAT_SECONDS):
-            now = clock.monotonic() - started
-            for one in late:
-                if one.story is not None and one.due <= now:
-                    self._commit(life, one)
-            batch, holds = life.advance(now)
-            with main.transaction():
-                self.written += batch.write(main)
-            for hold, story in holds:
-                self._hold(hold, story, free=next(one for one in late if one.story is None), now=now)
-        for one in late:
-            if one.story is not None:
-                self._commit(life, one)
 
-    def _hold(self, hold: Hold, story: Story[object], *, free: _Late, now: float) -> None:
-        self.written += hold.batch.write(free.connection)
-        free.story, free.due = story, now + hold.seconds
-
-    def _commit(self, life: Life, one: _Late) -> None:
-        one.connection.commit()
-        assert one.story is not None
-        life.resume(one.story)
-        one.story = None
+def _connect(url: str, *, autocommit: bool) -> psycopg.Connection:
+    return psycopg.connect(url, autocommit=autocommit, options=_OPTIONS, application_name="casino", connect_timeout=10)
 
 
 def _awake(connection: psycopg.Connection, *, seed: int) -> list[Player]:

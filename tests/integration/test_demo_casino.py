@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from psycopg import sql
 
 from connector import clock
 from connector.demo import casino
-from connector.demo.traffic import Traffic
+from connector.demo.traffic import Floor, Traffic
 from connector.store import embedded
 from connector.streams import STREAMS
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 PLAYERS: Final = 20_000
 BETS: Final = 60_000
 DEADLINE_SECONDS: Final = 25.0
+#: In the casino's own time: over 100,000 rows, and the rarest happening comes once in 8,000.
+LIFE_SECONDS: Final = 120.0
+BEAT_SECONDS: Final = 0.25
 #: View -> (stream, mode, cursor, key, index that serves it).
 VIEWS: Final = {
     "user_profile": ("user_profile", None, "dt_update", ("ext_brand_id", "user_ext_id"), "users_crm"),
@@ -218,30 +222,38 @@ def test_rows_without_cursor_do_not_count(built: casino.Casino, owner: psycopg.C
     assert before - 1 == built.counts()["deposits"]
 
 
-def test_traffic_brings_every_happening_and_late_commits(built: casino.Casino, reader: psycopg.Connection) -> None:
-    """Some seconds of traffic show each kind of happening, and a bet that appears below others already visible."""
+def test_life_brings_every_happening_and_late_commits(built: casino.Casino, reader: psycopg.Connection) -> None:
+    """Two minutes bring each kind of happening, news in every view, and a bet that appears below visible ones."""
     before, highest = built.counts(), one(reader, "select max(id) from crm_export.casino_bets")
     seen: set[int] = set()
     late: set[int] = set()
-
-    def look() -> None:
-        rows = reader.execute("select id from crm_export.casino_bets where id > %s", (highest,)).fetchall()
-        late.update(number for (number,) in rows if seen and number < max(seen) and number not in seen)
-        seen.update(number for (number,) in rows)
-
-    def happened() -> bool:
-        look()
-        return bool(late) and not KINDS - traffic.happened.keys() and len(seen) > 400
-
-    traffic = Traffic(built.admin_url, rate=1200, seed=5)
-    with traffic:
-        until(lambda: traffic.failed is not None or happened(), what="not everything happened")
+    with closing(Floor(built.admin_url, rate=1200, seed=5)) as floor:
+        life = floor.life
+        while not late or KINDS - life.happened.keys():
+            assert life.time < LIFE_SECONDS, f"not everything happened: {KINDS - life.happened.keys()}"
+            floor.beat(life.time + BEAT_SECONDS)
+            if not late:
+                rows = reader.execute("select id from crm_export.casino_bets where id > %s", (highest,)).fetchall()
+                late.update(number for (number,) in rows if seen and number < max(seen) and number not in seen)
+                seen.update(number for (number,) in rows)
+        floor.end()
     after = built.counts()
 
-    assert traffic.failed is None
     assert all(before[stream] < after[stream] for stream in built.streams)
-    assert after["casino_bets"] - before["casino_bets"] <= traffic.written
-    assert any("deposited" in sentence for sentence in traffic.recent)
+    assert after["casino_bets"] - before["casino_bets"] <= floor.written
+    assert any("deposited" in sentence for sentence in life.recent)
+
+
+def test_traffic_keeps_time_by_itself(built: casino.Casino, reader: psycopg.Connection) -> None:
+    """Once started, traffic shows bets after bets, and tells people about them."""
+    highest = one(reader, "select max(id) from crm_export.casino_bets")
+    bets = "select count(*) from crm_export.casino_bets where id > %s"
+    traffic = Traffic(built.admin_url, rate=1200, seed=5)
+    traffic.start()
+    until(lambda: one(reader, bets, highest) > 400 and bool(traffic.recent), what="the casino stands still")
+    traffic.stop()
+
+    assert traffic.failed is None
 
 
 def test_stop_leaves_nothing_behind(built: casino.Casino, owner: psycopg.Connection) -> None:
