@@ -144,21 +144,28 @@ class Pair:
 
     primary: Postgres
     standby: embedded.Server
+    _sessions: list[psycopg.Connection] = field(repr=False, default_factory=list)
 
     def restart(self) -> None:
         """Stop the standby and start it again on the same port."""
-        self.standby.stop()
+        self.stop()
         self.standby = embedded.start(self.standby.directory, port=self.standby.port, settings=_STANDBY_SETTINGS)
+
+    def stop(self) -> None:
+        """Stop the standby."""
+        while self._sessions:
+            self._sessions.pop().close()
+        self.standby.stop()
 
     def settle(self) -> None:
         """Wait until the standby has replayed what the primary wrote."""
-        with psycopg.connect(self.primary.server.url(), autocommit=True) as connection:
-            (reached,) = connection.execute("select pg_current_wal_flush_lsn()").fetchone() or (None,)
-        with psycopg.connect(self.standby.url(), autocommit=True) as connection:
-            query = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
-            until(
-                lambda: (connection.execute(query, (reached,)).fetchone() or (False,))[0], what="the standby catches up"
-            )
+        if not self._sessions:
+            urls = (self.primary.server.url(), self.standby.url())
+            self._sessions = [psycopg.connect(url, autocommit=True) for url in urls]
+        primary, standby = self._sessions
+        (reached,) = primary.execute("select pg_current_wal_flush_lsn()").fetchone() or (None,)
+        query = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        until(lambda: (standby.execute(query, (reached,)).fetchone() or (False,))[0], what="the standby catches up")
 
 
 @dataclass
@@ -257,7 +264,7 @@ def postgres(request: pytest.FixtureRequest, directory: Path) -> Iterator[Postgr
     running = Postgres(embedded.start(directory / "postgres", settings=_SETTINGS))
     try:
         _note(request, "postgres", _version(running.server.url(), "show server_version"))
-        _create_reader(running.server.url())
+        _create_roles(running.server)
         yield running
     finally:
         running.server.stop()
@@ -271,13 +278,13 @@ def standby(request: pytest.FixtureRequest, directory: Path) -> Iterator[Pair]:
     primary = Postgres(embedded.start(directory / "primary", settings=_SETTINGS))
     pair = None
     try:
-        _create_reader(primary.server.url())
+        _create_roles(primary.server)
         pair = Pair(primary, embedded.follow(primary.server, directory / "standby", settings=_STANDBY_SETTINGS))
         _note(request, "standby", f"{_version(pair.standby.url(), 'show server_version')} hot standby")
         yield pair
     finally:
         if pair is not None:
-            pair.standby.stop()
+            pair.stop()
         primary.server.stop()
 
 
@@ -430,8 +437,12 @@ def _postgres_database(postgres: Postgres, name: str) -> str:
     return url
 
 
-def _create_reader(url: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
+def _create_roles(server: embedded.Server) -> None:
+    """Create the reading role. Its password and the owner's are hashed once: a test connects more often than it asks."""
+    owner = sql.Literal((server.directory / "password").read_text().strip())
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("set scram_iterations = 1")
+        connection.execute(sql.SQL("alter role current_user password {}").format(owner))
         connection.execute(f"create role {READER[0]} login password '{READER[1]}'")
 
 

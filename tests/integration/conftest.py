@@ -305,8 +305,9 @@ _HOUSE_USERS: Final = (
 class House:
     """An operator with users, deposits (a cursor that is a time) and bets (ids), and a store that reads them."""
 
-    def __init__(self, operator: Any, store: Database, path: Path, wait: Any) -> None:
+    def __init__(self, operator: Any, store: Database, crm: psycopg.Connection, path: Path, wait: Any) -> None:
         self.operator, self.store, self.path, self.wait = operator, store, path, wait
+        self._crm = crm
         stamp = {"postgresql": "timestamptz", "mysql": "datetime(6)"}[operator.family]
         for name, columns in (
             ("casino_bets", _HOUSE_BETS),
@@ -369,9 +370,8 @@ class House:
 
     def look(self, query: str) -> list[tuple[Any, ...]]:
         """Read or change the store."""
-        with psycopg.connect(self.store.url, autocommit=True) as connection:
-            cursor = connection.execute(query.encode())
-            return cursor.fetchall() if cursor.description else []
+        cursor = self._crm.execute(query.encode())
+        return cursor.fetchall() if cursor.description else []
 
     def state(self, stream: str) -> tuple[str, str | None]:
         """Return what status says of a stream."""
@@ -401,13 +401,15 @@ def _written(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
-@pytest.fixture(params=["postgresql", "mysql"])
-def house(request: pytest.FixtureRequest, operator_of: Any, store: Database, tmp_path: Path, wait: Any) -> House:
-    """Give an empty house on a server of every family."""
-    return House(operator_of(request.param), store, tmp_path / "config.yaml", wait)
-
-
 @pytest.fixture
-def house_on(operator_of: Any, store: Database, tmp_path: Path, wait: Any) -> Any:
-    """Give a maker of houses, by the name of a dialect."""
-    return lambda name: House(operator_of(name), store, tmp_path / "config.yaml", wait)
+def house_on(operator_of: Any, store: Database, tmp_path: Path, wait: Any) -> Iterator[Any]:
+    """Give a maker of empty houses, by the name of a dialect."""
+    with psycopg.connect(store.url, autocommit=True) as crm:
+        yield lambda name: House(operator_of(name), store, crm, tmp_path / "config.yaml", wait)
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def house(request: pytest.FixtureRequest, house_on: Any) -> House:
+    """Give an empty house on a server of every family."""
+    made: House = house_on(request.param)
+    return made
