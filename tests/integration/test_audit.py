@@ -16,13 +16,14 @@ from connector.errors import Halted, Misconfigured, Superseded, Transient
 from connector.position import SECOND, mark_of
 from connector.sources.reader import Reader
 from connector.store import audits
-from connector.store.audits import Outcome
+from connector.store.audits import Outcome, Shelf
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from connector.audit import Audit
+    from connector.buckets import Sums
     from connector.store.database import Database
 
 OperatorDatabase = Any
@@ -149,6 +150,25 @@ def test_a_store_that_has_everything_is_found_complete(casino: Casino) -> None:
     run = casino.run()
     assert run.outcome == Outcome(rows=120)
     assert run.queries < 20
+
+
+def test_neither_side_waits_for_the_other(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source and store are asked for a bucket's sums at once."""
+    casino.deposit("d1", "d2")
+    casino.read()
+    both = threading.Barrier(2, timeout=20)
+
+    def meeting(asked: Callable[..., Sums]) -> Callable[..., Sums]:
+        def ask(*words: Any, **named: Any) -> Sums:
+            both.wait()
+            return asked(*words, **named)
+
+        return ask
+
+    monkeypatch.setattr(Reader, "sums", meeting(Reader.sums))
+    monkeypatch.setattr(Shelf, "sums", meeting(Shelf.sums))
+
+    assert casino.run().outcome == Outcome(rows=2)
 
 
 def test_sums_agree_without_a_look_at_rows(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
