@@ -7,6 +7,7 @@ than rows that readers have already seen.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class _Late:
 class Floor:
     """The casino's open floor: `beat` writes what has happened since the last one, in a time that the caller keeps.
 
-    One thread calls it. The same casino, `seed` and beats live through the same. `written` counts the rows that the
-    views have shown, late ones included.
+    One thread calls it. The same casino, `seed` and beats live through the same. `life` tells what has happened,
+    `written` how many rows were written for the views, late ones included. Close it.
     """
 
     def __init__(self, url: str, *, rate: float, seed: int) -> None:
@@ -83,9 +84,7 @@ class Floor:
 
     def beat(self, now: float) -> None:
         """Write everything that is due at `now`, in seconds since the start; late transactions open and commit."""
-        for one in self._late:
-            if one.story is not None and one.due <= now:
-                self._commit(one)
+        self._commit(due=now)
         batch, holds = self.life.advance(now)
         with self._main.transaction():
             self.written += batch.write(self._main)
@@ -96,27 +95,27 @@ class Floor:
 
     def end(self) -> None:
         """Commit what is still open."""
-        for one in self._late:
-            if one.story is not None:
-                self._commit(one)
+        self._commit(due=math.inf)
 
     def close(self) -> None:
         """Close the connections, which rolls back what is open; idempotent."""
         for connection in (self._main, *(one.connection for one in self._late)):
             connection.close()
 
-    def _commit(self, one: _Late) -> None:
-        one.connection.commit()
-        assert one.story is not None
-        self.life.resume(one.story)
-        one.story = None
+    def _commit(self, *, due: float) -> None:
+        for one in self._late:
+            if one.story is not None and one.due <= due:
+                one.connection.commit()
+                self.life.resume(one.story)
+                one.story = None
 
 
 class Traffic:
     """The casino's traffic, `rate` rows a second over all views; `seed` decides who does what.
 
     `start` and `stop` are called once each, by one thread. When `stop` returns, nothing of this traffic will commit any
-    more. `failed` holds the exception that ended the thread, `recent` the latest happenings as sentences for people.
+    more. `failed` holds the exception that ended the thread, `recent` the latest happenings as sentences for
+    people, newest last: the thread appends to it.
     """
 
     def __init__(self, url: str, *, rate: float = 250.0, seed: int = 7) -> None:

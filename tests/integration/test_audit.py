@@ -580,18 +580,27 @@ def test_a_part_is_audited_by_its_bounds(casino: Casino) -> None:
 
 
 @ON_POSTGRESQL
-def test_a_bucket_that_takes_too_long_is_halved(casino: Casino, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The audit goes on with less at a time, and says when even that does not help."""
+@pytest.mark.parametrize("side", ["source", "store"])
+def test_a_bucket_that_takes_too_long_is_halved(casino: Casino, monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    """Whichever side it is: the audit goes on with less at a time, and says when even that does not help."""
     casino.deposit(*(f"d{n}" for n in range(64)))
     casino.read()
-    real, widest = Reader.sums, 10 * 60 * SECOND
+    source, store, widest = Reader.sums, Shelf.sums, 10 * 60 * SECOND
 
-    def slow(self: Reader, view: Any, low: str, high: str, **rest: Any) -> Any:
+    def slow_source(self: Reader, view: Any, low: str, high: str, **rest: Any) -> Any:
         if mark_of(high, "time") - mark_of(low, "time") > widest:
             raise Transient("statement timeout")
-        return real(self, view, low, high, **rest)
+        return source(self, view, low, high, **rest)
 
-    monkeypatch.setattr(Reader, "sums", slow)
+    def slow_store(self: Shelf, bucket: buckets.Bucket) -> Any:
+        if bucket.high - bucket.low > widest:
+            raise psycopg.errors.QueryCanceled("statement timeout")
+        return store(self, bucket)
+
+    if side == "source":
+        monkeypatch.setattr(Reader, "sums", slow_source)
+    else:
+        monkeypatch.setattr(Shelf, "sums", slow_store)
     casino.ask("delete from crm.event_rows where key = 'd50'")
     assert found(casino.audit()) == {"missing": 1, "repaired": 1}
     widest = -1

@@ -250,10 +250,13 @@ def test_traffic_keeps_time_by_itself(built: casino.Casino, reader: psycopg.Conn
     bets = "select count(*) from crm_export.casino_bets where id > %s"
     traffic = Traffic(built.admin_url, rate=1200, seed=5)
     traffic.start()
-    until(lambda: one(reader, bets, highest) > 400 and bool(traffic.recent), what="the casino stands still")
-    traffic.stop()
+    try:
+        until(lambda: traffic.failed is not None or one(reader, bets, highest) > 400, what="the casino stands still")
+    finally:
+        traffic.stop()
 
     assert traffic.failed is None
+    assert traffic.recent
 
 
 def test_stop_leaves_nothing_behind(built: casino.Casino, owner: psycopg.Connection) -> None:
