@@ -30,6 +30,11 @@ class Settings:
     lock_timeout: float = 5.0
     connect_timeout: float = 10.0
 
+    @property
+    def answer_timeout(self) -> float:
+        """Nobody waits longer than this for what a call returns, a page as a whole; nor may a server give up before."""
+        return self.statement_timeout + self.connect_timeout
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -59,7 +59,7 @@ class MySQL:
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "connect_timeout": int(settings.connect_timeout),
-                "read_timeout": int(settings.statement_timeout + settings.connect_timeout) + 1,
+                "read_timeout": int(settings.answer_timeout) + 1,
                 "charset": "utf8mb4",
                 "program_name": "connector",
             },

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-#: SQLSTATE classes: connection, serialization and deadlock, resources, operator, time-outs, cancelled.
-_TRANSIENT: Final = ("08", "40", "53", "57", "HYT", "HY008", "HY018", "01002")
+#: SQLSTATEs of any driver, or classes of them: connection, serialization and deadlock, time-outs, cancelled.
+_TRANSIENT: Final = ("08", "40", "HYT", "HY008", "HY018", "01002")
 #: How drivers that have no state for it tell of a connection that was cut.
 _CUT: Final = ("terminating connection", "server closed the connection", "could not send", "did not supply an error")
 
@@ -52,15 +52,15 @@ def fetch(
     return pl.DataFrame(rows, schema=dict.fromkeys(types, pl.String), orient="row")
 
 
-def is_transient(error: Exception) -> bool:
-    """Return whether an ODBC error says: later."""
+def is_transient(error: Exception, states: tuple[str, ...] = ()) -> bool:
+    """Return whether an ODBC error says: later. `states`: what the server's own SQLSTATEs for that begin with."""
     import pyodbc
 
     original = getattr(error, "orig", None) or error
     if not isinstance(original, pyodbc.Error) or not original.args:
         return False
     state, said = str(original.args[0]), str(original.args[-1]).lower()
-    return state.startswith(_TRANSIENT) or (state == "HY000" and any(part in said for part in _CUT))
+    return state.startswith((*_TRANSIENT, *states)) or (state == "HY000" and any(part in said for part in _CUT))
 
 
 @contextmanager

@@ -39,8 +39,9 @@ _STANDBY: Final = sa.text("""
     select pg_is_in_recovery(), current_setting('hot_standby_feedback'),
            (select setting::bigint from pg_settings where name = 'max_standby_streaming_delay')
 """)
-#: Connection failures, operator intervention, resources, serialization (standby conflicts), lock and query time-outs.
-_TRANSIENT_CLASSES: Final = ("08", "57", "53", "40", "55P03", "25P03")
+#: SQLSTATEs that pass, or the classes of them: connection failures, operator intervention (query time-outs too),
+#: resources, serialization (standby conflicts), waits for a lock, transactions idle or open for too long.
+TRANSIENT: Final = ("08", "57", "53", "40", "55P03", "25P03", "25P04")
 #: SQLAlchemy's compiler for psycopg; it needs no connection.
 _DIALECT: Final = sa.make_url("postgresql+psycopg://").get_dialect()()
 #: A database of this encoding holds any bytes, and the server refuses to send what is no UTF-8 as text.
@@ -104,7 +105,7 @@ class PostgreSQL:
             ("client_encoding", "UTF8"),
             ("statement_timeout", f"{settings.statement_timeout * 1000:.0f}"),
             ("lock_timeout", f"{settings.lock_timeout * 1000:.0f}"),
-            ("idle_in_transaction_session_timeout", f"{settings.statement_timeout * 1000:.0f}"),
+            ("idle_in_transaction_session_timeout", f"{settings.answer_timeout * 1000:.0f}"),
             ("max_parallel_workers_per_gather", "0"),  # one connection is one process: the replica is not ours alone
             ("jit", "off"),  # a page ends before compiling its query has paid
         ):
@@ -197,4 +198,4 @@ class PostgreSQL:
         state = original.sqlstate
         if state is None:
             return isinstance(original, psycopg.OperationalError)
-        return state.startswith(_TRANSIENT_CLASSES)
+        return state.startswith(TRANSIENT)

@@ -9,7 +9,7 @@ from sqlalchemy.connectors.pyodbc import PyODBCConnector
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from connector.sources import odbc
-from connector.sources.postgresql import ANY_BYTES, PostgreSQL
+from connector.sources.postgresql import ANY_BYTES, TRANSIENT, PostgreSQL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,7 @@ class PostgreSQLOverODBC(PostgreSQL):
 
     def is_transient(self, error: Exception) -> bool:
         """See Dialect."""
-        return odbc.is_transient(error)
+        return odbc.is_transient(error, TRANSIENT)
 
 
 def _braced(value: str) -> str:

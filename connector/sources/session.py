@@ -52,7 +52,7 @@ class Session:
         Raises Transient for what passes (a cut connection, a standby conflict, a time-out), Misconfigured for what a
         person must change (credentials, host, permissions, a missing view).
         """
-        seconds = self.settings.statement_timeout + self.settings.connect_timeout
+        seconds = self.settings.answer_timeout
         try:
             if self._connection is not None and self._connection.invalidated:
                 self.close()

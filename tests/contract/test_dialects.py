@@ -657,6 +657,63 @@ def test_a_read_that_takes_too_long_is_transient(operator: OperatorDatabase) -> 
         hasty.close()
 
 
+@pytest.mark.parametrize("operator", ["postgresql", "mysql", "odbc"], indirect=True)
+def test_a_read_behind_a_lock_is_transient(operator: OperatorDatabase) -> None:
+    """It waits no longer than it may, and reads once the lock is gone."""
+    table(operator, "locked", {"c": "bigint"}, (("1",),))
+    hasty = Reader(operator.url, source="casino", settings=Settings(statement_timeout=2.0, lock_timeout=0.1))
+    view = view_of(hasty, "locked", kind="id", key=("c",))
+    rival = operator.connect()
+    locking = (
+        ("begin", "lock table locked_rows") if operator.family == "postgresql" else ("lock tables locked_rows write",)
+    )
+    try:
+        with rival.cursor() as cursor:
+            for statement in locking:
+                cursor.execute(statement)
+        with pytest.raises(Transient) as caught:
+            hasty.read(view, Window(None, None), limit=10)
+        told(caught.value)
+        rival.close()
+        assert hasty.read(view, Window(None, None), limit=10).frame.rows() == [("1",)]
+    finally:
+        hasty.close()
+
+
+@pytest.mark.parametrize("operator", ["postgresql", "odbc"], indirect=True)
+def test_no_server_ends_a_transaction_that_is_still_waited_for(operator: OperatorDatabase) -> None:
+    """ODBC fetches a page in pieces: a slow network or a busy host of ours may lie between two for as long as we wait."""
+    settings = Settings(statement_timeout=2.0, connect_timeout=3.0)
+    patient = Reader(operator.url, source="casino", settings=settings)
+    limit = sa.text("select setting from pg_settings where name = 'idle_in_transaction_session_timeout'")
+    try:
+        allowed = patient.ask(lambda connection: int(connection.execute(limit).scalar_one()))
+    finally:
+        patient.close()
+    assert allowed >= settings.answer_timeout * 1000
+
+
+@pytest.mark.parametrize("operator", ["postgresql", "odbc"], indirect=True)
+@pytest.mark.parametrize("limit", ["idle_in_transaction_session_timeout", "transaction_timeout"])
+def test_a_transaction_that_the_server_gave_up_is_transient(
+    operator: OperatorDatabase, reader: Reader, limit: str, wait: Callable[..., Any]
+) -> None:
+    """Between two fetches of a page the server waits for us, and a role may have its own limits for that."""
+
+    def dawdle(connection: sa.Connection) -> None:
+        backend = connection.exec_driver_sql("select pg_backend_pid()").scalar_one()
+        for statement in (f"set {limit} = '50ms'", "begin"):
+            connection.exec_driver_sql(statement)
+        gone = f"select not exists (select from pg_stat_activity where pid = {backend})"
+        wait(lambda: operator.rows(gone) == [(True,)], what="the server gives the transaction up")
+        connection.exec_driver_sql("select 1")
+
+    with pytest.raises(Transient) as caught:
+        reader.ask(dawdle)
+    told(caught.value)
+    assert reader.sample().clock > 0
+
+
 def test_a_wrong_password_is_a_mistake_of_the_configuration(operator: OperatorDatabase) -> None:
     """The message says that the login was refused, and does not say the password."""
     with pytest.raises(Misconfigured) as caught:
