@@ -29,9 +29,14 @@ _REPLICATION: Final = sa.text("""
     show global variables where variable_name in ('replica_parallel_workers', 'slave_parallel_workers',
         'replica_preserve_commit_order', 'slave_preserve_commit_order')
 """)
-#: Lost connections, no free connection, lock waits, deadlocks, shutdowns, query time-outs (MySQL and MariaDB differ).
+#: MySQL and MariaDB differ in some of these.
 _TRANSIENT: Final = frozenset(
-    {1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
+    {
+        *(1152, 1158, 1159, 1160, 1161, 1184, 2002, 2003, 2006, 2013, 2055),  # lost connections
+        *(1053, 1317, 1927, 4031),  # shutdowns, sessions that were ended
+        *(1021, 1037, 1040, 1041, 1135, 1203, 1226),  # no disk, memory, thread or connection is free
+        *(1205, 1213, 1969, 3024),  # lock waits, deadlocks, query time-outs
+    }
 )
 #: Stored zero and invalid dates are compared as what they are: a cast of theirs must not become NULL.
 _LENIENT_DATES: Final = sa.text("""

@@ -41,8 +41,17 @@ SILENCE_SECONDS: Final = 50.0
 T = TypeVar("T")
 
 
+#: The driver counts these among its own mistakes: a server that became read-only, and one that ended the transaction of
+#: a process that was frozen in it.
+_PASSING: Final = (
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
+)
+
+
 class _Session(psycopg.Connection[Any]):
-    """A session that ends when it is of no use any more: its server is silent, or has become read-only."""
+    """A session that ends when it is of no use any more: its server is silent, read-only, or has given it up."""
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         """Wait for the server as every call of the driver does; see psycopg."""
@@ -51,7 +60,7 @@ class _Session(psycopg.Connection[Any]):
         except _SilenceError:
             self.close()
             raise
-        except psycopg.errors.ReadOnlySqlTransaction as error:
+        except _PASSING as error:
             self.close()
             raise psycopg.OperationalError(first_line(error)) from error
 

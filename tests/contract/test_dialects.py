@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import psycopg
+import pymysql
 import pytest
 import sqlalchemy as sa
 
@@ -712,6 +713,50 @@ def test_a_transaction_that_the_server_gave_up_is_transient(
         reader.ask(dawdle)
     told(caught.value)
     assert reader.sample().clock > 0
+
+
+@pytest.mark.parametrize("number", [1021, 1037, 1041, 1135, 1152, 1184, 1927, 4031])
+def test_what_a_server_of_mysql_says_in_need_is_transient(number: int) -> None:
+    """Its disk, memory or threads are used up, or it ended a session: none of these can be had on demand."""
+    assert MySQL().is_transient(pymysql.OperationalError(number, "it broke"))
+    assert not MySQL().is_transient(pymysql.OperationalError(1146, "no such table"))
+
+
+@pytest.mark.parametrize("operator", ["postgresql", "mysql", "odbc"], indirect=True)
+@pytest.mark.parametrize("asleep", [True, False])
+def test_a_session_that_a_person_ended_is_transient(
+    operator: OperatorDatabase, reader: Reader, wait: Callable[..., Any], *, asleep: bool
+) -> None:
+    """Between two reads or amid one: the DBA's word for it costs a read, and the next one connects again."""
+    table(operator, "ended", {"c": "bigint"}, (("1",),))
+    view = view_of(reader, "ended", kind="id", key=("c",))
+    own, sleep, end, left = (
+        ("pg_backend_pid", "pg_sleep", "select pg_terminate_backend({0})", "pg_stat_activity where pid = {0}")
+        if operator.family == "postgresql"
+        else ("connection_id", "sleep", "kill {0}", "information_schema.processlist where id = {0}")
+    )
+    backend = reader.ask(lambda connection: connection.exec_driver_sql(f"select {own}()").scalar_one())
+    running = (
+        f"select count(*) from {left} and {'query' if operator.family == 'postgresql' else 'info'} like '%sleep(%'"
+    )
+
+    def ended() -> None:
+        if not asleep:
+            wait(lambda: operator.rows(running.format(backend)) == [(1,)], what="the read runs")
+        operator.execute(end.format(backend))
+        wait(
+            lambda: operator.rows(f"select count(*) from {left.format(backend)}") == [(0,)], what="the session is gone"
+        )
+
+    ender = threading.Thread(target=ended)
+    ender.start()
+    if asleep:
+        ender.join()
+    with pytest.raises(Transient) as caught:
+        reader.ask(lambda connection: connection.exec_driver_sql(f"select {sleep}(8)").scalar_one())
+    ender.join()
+    told(caught.value)
+    assert reader.read(view, Window(None, None), limit=10).frame.rows() == [("1",)]
 
 
 def test_a_wrong_password_is_a_mistake_of_the_configuration(operator: OperatorDatabase) -> None:

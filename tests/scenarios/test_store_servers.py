@@ -119,6 +119,27 @@ def test_a_store_that_became_read_only_is_asked_anew(casino_of: Make, reading: M
     casino.assert_whole()
 
 
+def test_a_transaction_that_the_store_gave_up_is_made_again(casino_of: Make, reading: Make, drive: Make) -> None:
+    """A process that was frozen amid a page finds its transaction ended, as one whose server bounds them may."""
+    casino = casino_of("postgresql", rows=0)
+    name = casino.store.url.rpartition("/")[2]
+    cycle = reading(casino.settings())
+    drive(cycle)
+    casino.deposit(ROWS)
+    casino.look(f"alter database {name} set transaction_timeout = '100ms'")
+    casino.look(
+        f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()"
+    )
+    with psycopg.connect(casino.store.url, options="-c transaction_timeout=0") as rival:
+        database.ordered(rival)
+        failures = [failure for _ in range(3) for failure in drive(cycle, passes=1)]
+    assert len(failures) == 3
+    assert all("terminating connection due to transaction timeout" in str(failure) for failure in failures[1:])
+    casino.look(f"alter database {name} reset transaction_timeout")
+    assert len(drive(cycle)) <= 1
+    casino.assert_whole()
+
+
 @pytest.mark.parametrize("expired", [True, False])
 def test_a_start_is_not_held_up_by_a_frozen_predecessor(
     casino_of: Make, reading: Make, drive: Make, *, expired: bool
