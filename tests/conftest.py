@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SERVERS: Final = ("postgres", "standby", "mariadb", "odbc")
 DIALECTS: Final = ("postgresql", "standby", "mysql", "odbc")
-DEADLINE_SECONDS: Final = 20.0
+DEADLINE_SECONDS: Final = 45.0
 READER: Final = ("reader", "reading-only")
 _NUMBERS: Final = itertools.count(1)
 _USED: Final = pytest.StashKey[dict[str, str]]()

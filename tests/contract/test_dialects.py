@@ -641,7 +641,7 @@ def test_a_session_can_only_read(operator: OperatorDatabase) -> None:
 def test_a_read_that_takes_too_long_is_transient(operator: OperatorDatabase) -> None:
     """The server cancels it after the statement time-out, and the reader works again."""
     table(operator, "quick", {"c": "bigint"}, (("1",),))
-    sleeping = "pg_sleep(8) is null" if operator.family == "postgresql" else "sleep(8)"
+    sleeping = "pg_sleep(30) is null" if operator.family == "postgresql" else "sleep(30)"
     operator.execute(f"create view slow as select c, {sleeping} as slept from quick_rows")
     hasty = Reader(operator.url, source="casino", settings=Settings(statement_timeout=0.4))
     try:
@@ -649,7 +649,7 @@ def test_a_read_that_takes_too_long_is_transient(operator: OperatorDatabase) -> 
         began = clock.monotonic()
         with pytest.raises(Transient) as caught:
             hasty.read(view, Window(None, None), limit=10)
-        assert clock.monotonic() - began < 4
+        assert clock.monotonic() - began < 15
         told(caught.value)
         assert hasty.read(
             view_of(hasty, "quick", kind="id", key=("c",)), Window(None, None), limit=10

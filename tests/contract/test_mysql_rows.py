@@ -96,7 +96,7 @@ def test_a_connection_that_breaks_between_two_rows_is_transient(
 
 def test_a_server_that_falls_silent_in_a_page_is_transient(url: str, proxy: Proxy) -> None:
     """The wait for more rows ends, though no row was cut."""
-    with reading(proxy.through(url), statement_timeout=0.1, connect_timeout=1.0) as (reader, view):
+    with reading(proxy.through(url), statement_timeout=0.5, connect_timeout=1.0) as (reader, view):
         assert reader.read(view, Window(None, None), limit=10).frame.height == 10
         proxy.stall_after(20_000)
         with pytest.raises(Transient, match="no answer within"):
@@ -108,7 +108,7 @@ def test_a_server_that_falls_silent_in_a_page_is_transient(url: str, proxy: Prox
 def test_a_time_out_amid_the_rows_is_transient(operator: OperatorDatabase, url: str) -> None:
     """The server says so where the next row would be: what came before it is no page."""
     operator.execute("create view slow as select * from told where id < 1500 or sleep(0.01) = 0")
-    with reading(url, statement_timeout=0.5) as (reader, view):
+    with reading(url, statement_timeout=1.0) as (reader, view):
         slow = View("slow", "id", "id", ("id",), view.columns, view.types)
         with pytest.raises(Transient, match="max_statement_time"):
             reader.read(slow, Window(None, None), limit=10_000)

@@ -291,7 +291,7 @@ def test_hours_that_are_over_do_not_keep_a_run_from_ending(site: Site) -> None:
     app = application.build(config.parse(site.document, streams=list(STREAMS)), once=True)
     run = threading.Thread(target=app.run_once, args=(stopping,))
     run.start()
-    run.join(3)
+    run.join(20)
     ended = not run.is_alive()
     stopping.set()
     run.join()

@@ -628,7 +628,7 @@ def test_rows_that_appear_behind_the_tail_are_found_by_the_sweep(
             casino.deposit(f"on{len(casino.expected.events)}", "8", "1.00", "EUR", at=now())
             return {("deposits", "d2"), ("casino_bets", "11")} <= {(stream, key) for stream, key, _ in crm.events()}
 
-        wait(found, what="the sweep finds the late rows", seconds=15)
+        wait(found, what="the sweep finds the late rows")
         wait(lambda: app.cycles[0].run_once() and crm.events() == casino.expected.events, what="the last rows are read")
     finally:
         app.close()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OperatorDatabase = Any
 ROWS: Final = 1_500
 PLAYERS: Final = 40
-DEADLINE_SECONDS: Final = 30.0
+DEADLINE_SECONDS: Final = 60.0
 _SINCE: Final = datetime(2026, 1, 5, 12, tzinfo=UTC)
 _STAMP: Final = {"postgresql": "timestamptz", "mysql": "datetime(6)"}
 _IDENTITY: Final = "ext_brand_id varchar(20), user_ext_id varchar(40)"

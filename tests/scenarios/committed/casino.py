@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 WRITERS: Final = 4
 #: A server that is waited for this long does not come.
-_PATIENCE_SECONDS: Final = 20.0
+_PATIENCE_SECONDS: Final = 45.0
 _real_seconds = clock.monotonic
 
 Rows = dict[str, dict[str, Row]]
