@@ -240,6 +240,7 @@ def _connect_mariadb(url: str, *, autocommit: bool) -> pymysql.Connection[Any]:
         database=name,
         autocommit=autocommit,
         init_command="set time_zone = '+00:00'",
+        ssl_disabled=True,  # the driver loads every certificate authority for a connection that needs none: 30 ms
     )
 
 

@@ -79,7 +79,7 @@ class Reader(Session):
         """
         one: sa.ColumnElement[int] = sa.literal_column("1")
         parts = [
-            self._keyset(view, window, 1, shows=(one,), named=f"w{index}_").scalar_subquery()
+            self._keyset(view, window, 1, named=f"w{index}_").with_only_columns(one).scalar_subquery()
             for index, (view, window) in enumerate(windows)
         ]
         query = sa.select(*(part.label(f"w{index}") for index, part in enumerate(parts)))
@@ -232,19 +232,11 @@ class Reader(Session):
         query = sa.select(sa.func.count()).select_from(table).where(bound, *equal)
         return self.ask(lambda connection: int(connection.execute(query).scalar_one()))
 
-    def _keyset(
-        self,
-        view: View,
-        window: Window,
-        limit: int,
-        *,
-        shows: Sequence[sa.ColumnElement[Any]] | None = None,
-        named: str = "",
-    ) -> sa.Select[Any]:
+    def _keyset(self, view: View, window: Window, limit: int, *, named: str = "") -> sa.Select[Any]:
         """The query of a page. `cursor >= c` alone stands first, so that every planner starts in the index."""
         table = self._table(view)
         names = (view.cursor, *view.key) if view.key != (view.cursor,) else (view.cursor,)
-        query = sa.select(*(shows or (table.c[name] for name in view.columns))).where(*_placed(table, view))
+        query = sa.select(*(table.c[name] for name in view.columns)).where(*_placed(table, view))
         if window.after is not None:
             texts = (window.after.cursor, *window.after.key)[: len(names)]
             bounds = [
