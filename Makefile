@@ -26,7 +26,7 @@ demo: install ## Watch a living casino arrive in the CRM (ARGS="--for 20s --json
 	$(BIN)/connector demo $(ARGS)
 
 test: install servers ## Run every test that this machine can carry (ARGS="-k name")
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 check: install ## Lint, types, layers
 	$(BIN)/ruff format --check connector tests bench
