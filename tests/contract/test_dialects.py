@@ -730,23 +730,19 @@ def test_a_session_that_a_person_ended_is_transient(
     """Between two reads or amid one: the DBA's word for it costs a read, and the next one connects again."""
     table(operator, "ended", {"c": "bigint"}, (("1",),))
     view = view_of(reader, "ended", kind="id", key=("c",))
-    own, sleep, end, left = (
-        ("pg_backend_pid", "pg_sleep", "select pg_terminate_backend({0})", "pg_stat_activity where pid = {0}")
+    own, sleep, sessions, number, words, end = (
+        ("pg_backend_pid", "pg_sleep", "pg_stat_activity", "pid", "query", "select pg_terminate_backend({0})")
         if operator.family == "postgresql"
-        else ("connection_id", "sleep", "kill {0}", "information_schema.processlist where id = {0}")
+        else ("connection_id", "sleep", "information_schema.processlist", "id", "info", "kill {0}")
     )
     backend = reader.ask(lambda connection: connection.exec_driver_sql(f"select {own}()").scalar_one())
-    running = (
-        f"select count(*) from {left} and {'query' if operator.family == 'postgresql' else 'info'} like '%sleep(%'"
-    )
+    there = f"select count(*) from {sessions} where {number} = {backend}"
 
     def ended() -> None:
         if not asleep:
-            wait(lambda: operator.rows(running.format(backend)) == [(1,)], what="the read runs")
+            wait(lambda: operator.rows(f"{there} and {words} like '%sleep(%'") == [(1,)], what="the read runs")
         operator.execute(end.format(backend))
-        wait(
-            lambda: operator.rows(f"select count(*) from {left.format(backend)}") == [(0,)], what="the session is gone"
-        )
+        wait(lambda: operator.rows(there) == [(0,)], what="the session is gone")
 
     ender = threading.Thread(target=ended)
     ender.start()

@@ -215,6 +215,7 @@ def test_what_ends_one_worker_ends_the_others(filler: Filler, monkeypatch: pytes
         with pytest.raises(KilledError):
             filler.fill(workers=WORKERS)
     assert sum(filler.stored.values()) <= 2 * PAGE_ROWS  # a page that only ends its range holds none
+    assert filler.house.look("select sum(rows) from crm.backfill_ranges") == [(sum(filler.stored.values()),)]
     assert filler.fill(workers=WORKERS).done
     assert sum(filler.stored.values()) == 48
 

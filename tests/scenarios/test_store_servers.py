@@ -120,7 +120,7 @@ def test_a_store_that_became_read_only_is_asked_anew(casino_of: Make, reading: M
 
 
 def test_a_transaction_that_the_store_gave_up_is_made_again(casino_of: Make, reading: Make, drive: Make) -> None:
-    """A process that was frozen amid a page finds its transaction ended, as one whose server bounds them may."""
+    """A server may bound how long one is open: every page that takes longer fails, and none is lost."""
     casino = casino_of("postgresql", rows=0)
     name = casino.store.url.rpartition("/")[2]
     cycle = reading(casino.settings())
@@ -138,6 +138,19 @@ def test_a_transaction_that_the_store_gave_up_is_made_again(casino_of: Make, rea
     casino.look(f"alter database {name} reset transaction_timeout")
     assert len(drive(cycle)) <= 1
     casino.assert_whole()
+
+
+def test_a_session_that_was_frozen_in_its_transaction_is_replaced(store: database.Database, wait: Make) -> None:
+    """The server gave it up meanwhile: what it says next fails as something that passes, and it is closed."""
+    frozen = store.connect()
+    frozen.execute("set idle_in_transaction_session_timeout = '50ms'")
+    frozen.execute("begin")
+    with psycopg.connect(store.url, autocommit=True) as watcher:
+        gone = "select not exists (select from pg_stat_activity where pid = %s)"
+        wait(lambda: watcher.execute(gone, (frozen.info.backend_pid,)).fetchone() == (True,), what="it is given up")
+    with pytest.raises(psycopg.OperationalError, match="idle-in-transaction"):
+        frozen.execute("select 1")
+    assert frozen.closed
 
 
 @pytest.mark.parametrize("expired", [True, False])
