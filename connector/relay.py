@@ -19,7 +19,7 @@ from connector.errors import ConnectorError, Halted, LeaseLost, Transient
 from connector.event import named
 from connector.seat import Seat
 from connector.service import Worked
-from connector.store import delivered, feeds, segment_feed, windows
+from connector.store import delivered, due, feeds, segment_feed, windows
 from connector.store.database import classify
 from connector.store.delivered import Sent
 from connector.store.feeds import EXCLUSIONS, Lane, Place, Settled
@@ -84,6 +84,7 @@ class Relay:
     _quiet: Place | None = field(default=None, init=False)
     _history: bool = field(default=False, init=False)
     _missing: list[str] = field(default_factory=list, init=False)
+    _names: due.Names = field(init=False)
 
     def __post_init__(self) -> None:
         self.seat = Seat(self.lane.lease_name, self.database)
@@ -128,6 +129,7 @@ class Relay:
         if taken is None:
             return None
         connection, _ = taken
+        self._names = due.Names(connection)
         self._place, self._quiet = feeds.open_lane(connection, self.lane), None
         # what was in flight before may have arrived: up to here no hash says what the API holds
         self._distrusted = feeds.horizon(connection).change_seq
@@ -156,13 +158,13 @@ class Relay:
         profiles = self._send_changes(connection)
         if profiles.busy or self.lane.number == EXCLUSIONS:
             return profiles
-        due = self._tidy(connection)
-        waited = self._send_parked(connection, history=False) if profiles.items or due else Result()
+        tidied = self._tidy(connection)
+        waited = self._send_parked(connection, history=False) if profiles.items or tidied else Result()
         if waited.busy:  # the rest of what waited goes before anything newer
             return Result(profiles.items + waited.items, busy=True)
         sent = self._send_events(connection, until)
         items = profiles.items + waited.items + sent.items
-        if sent.busy or not (due or self._history):  # history goes when nothing else wants to
+        if sent.busy or not (tidied or self._history):  # history goes when nothing else wants to
             return Result(items, busy=sent.busy)
         old = self._send_parked(connection, history=True)
         self._history = old.busy
@@ -218,8 +220,8 @@ class Relay:
     def _send_parked(self, connection: psycopg.Connection[Any], *, history: bool) -> Result:
         """Send events that waited for their player's profile, which went out before, or until they were harmless."""
         limit = HISTORY_STEP if history else STEP
-        found = feeds.parked(connection, self.lane, self._place, history=history, limit=limit)
-        rows = [row for row in found if not row["waiting"]]
+        found = due.parked(connection, self.lane, self._place, history=history, limit=limit)
+        rows = [row for row in found if not row.waiting]
         if not rows:
             return Result()
         items, verdicts = self._sift(rows, max_age=inf if history else self.settings.max_age)
@@ -227,19 +229,19 @@ class Relay:
             allowed, excluded = _sorted_out(connection, batch)
             sent = replace(_tally(excluded), unparked=[item.seq for item in batch if item.seq is not None])
             self._deliver(connection, allowed, self._place, sent)
-        self._settle(connection, self._place, replace(_tally(verdicts), unparked=[row["seq"] for row in rows]))
+        self._settle(connection, self._place, replace(_tally(verdicts), unparked=[row.seq for row in rows]))
         return Result(len(rows), busy=len(found) == limit)
 
     def _send_events(self, connection: psycopg.Connection[Any], until: int) -> Result:
         """Send the lane's events in order. The place never moves past an event whose verdict is not written with it."""
-        until = min(until, self._place.event_seq + feeds.SPAN)
+        until = min(until, self._place.event_seq + due.SPAN)
         names = self.settings.subscribed
         if until <= self._place.event_seq or not names:
             return Result()
-        rows = feeds.events(connection, self.lane, self._place, until=until, names=names, limit=STEP)
-        ready = rows[: next((index for index, row in enumerate(rows) if row["waiting"]), len(rows))]
+        rows = due.events(connection, self.lane, self._place, until=until, names=names, limit=STEP)
+        ready = rows[: next((index for index, row in enumerate(rows) if row.waiting), len(rows))]
         if len(ready) < len(rows) or len(rows) == STEP:
-            until = ready[-1]["seq"] if ready else self._place.event_seq
+            until = ready[-1].seq if ready else self._place.event_seq
         items, verdicts = self._sift(ready, max_age=self.settings.max_age)
         deadline = clock.monotonic() + STEP_SECONDS
         for batch in self.destination.batches(items):
@@ -256,20 +258,20 @@ class Relay:
             self._settle(connection, Place(until, self._place.change_seq), _tally(left))
         return Result(len(items), busy=moved or len(ready) < len(rows) or len(rows) == STEP)
 
-    def _sift(self, rows: Sequence[Mapping[str, Any]], *, max_age: float) -> tuple[list[Item], list[Verdict]]:
+    def _sift(self, rows: Sequence[due.Due], *, max_age: float) -> tuple[list[Item], list[Verdict]]:
         """Encode the events that may go; park a stub's, drop an excluded player's, let go of stale ones."""
         items: list[Item] = []
         verdicts: list[Verdict] = []
-        now = clock.now()
+        oldest = clock.now().timestamp() - max_age
         for row in rows:
-            if row["is_stub"]:
-                verdicts.append(Verdict(row["seq"], row["player_id"], "parked"))
-            elif not row["marketable"]:
-                verdicts.append(Verdict(row["seq"], row["player_id"], "dropped"))
-            elif row["salt"] is None and _age(row["occurred_at"], now) > max_age:
-                verdicts.append(Verdict(row["seq"], row["player_id"], "expired"))
+            if row.is_stub:
+                verdicts.append(Verdict(row.seq, row.player_id, "parked"))
+            elif not row.marketable:
+                verdicts.append(Verdict(row.seq, row.player_id, "dropped"))
+            elif row.salt is None and row.occurred_at.timestamp() < oldest:
+                verdicts.append(Verdict(row.seq, row.player_id, "expired"))
             else:
-                items += self.destination.encode_event(_event(row, self.lane.tenant))
+                items += self.destination.encode_event(_event(row, self.lane.tenant, self._names))
         return items, verdicts
 
     def _deliver(
@@ -332,22 +334,19 @@ def _profile(
 
 
 def _sent(item: Item) -> Sent:
-    return Sent(item.player_id, item.digest, item.names, item.unsubscribed)
+    return Sent(item.player_id, item.digest, item.names, item.fewer, item.unsubscribed)
 
 
-def _event(row: Mapping[str, Any], tenant: str) -> StoredEvent:
-    place = (tenant, row["source"], row["stream"], str(row["generation"]), row["brand_id"])
-    again = (row["salt"],) if row["salt"] else ()
-    identity = (*place, row["key"], row["name"], *again)
+def _event(row: due.Due, tenant: str, names: due.Names) -> StoredEvent:
+    (name,) = names.events[row.name_id]
+    again = (row.salt,) if row.salt else ()
+    identity = (tenant, *names.streams[row.stream_id], row.brand_id, row.key, name, *again)
+    shape = None if row.shape_id is None else names.shapes[row.shape_id][0]
     return StoredEvent(
-        *(row["seq"], row["player_id"], row["brand_id"], row["external_id"], identity, row["name"]),
-        *(row["occurred_at"], row["amount"], row["currency"], row["transaction_id"]),
-        named(row["shape"], row["properties"], row["packed"]),
+        *(row.seq, row.player_id, row.brand_id, row.external_id, identity, name),
+        *(row.occurred_at, row.amount, row.currency, row.transaction_id),
+        named(shape, row.properties, row.packed),
     )
-
-
-def _age(occurred_at: datetime, now: datetime) -> float:
-    return (now - occurred_at).total_seconds()
 
 
 def _letter(item: Item, refusal: Refusal, keys: Keys | None) -> tuple[Any, ...]:

@@ -28,6 +28,11 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+#: So many objects more than before may be garbage. A step of a lane makes thousands that are not, and to look through
+#: them each time that there are 700 costs it another tenth.
+_GARBAGE = 50_000
+
+
 def run(
     config: ConfigFile = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Read to today's heads, drain the destinations, exit.")] = False,
@@ -38,6 +43,7 @@ def run(
     from connector import app as application
 
     gc.freeze()  # nor will there be any in them: to look through them again and again costs a lane a tenth
+    gc.set_threshold(_GARBAGE)
     gc.enable()
     logs.configure(level=log_level.value)
     settings = application.load_config(config)

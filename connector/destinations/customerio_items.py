@@ -9,6 +9,8 @@ import functools
 import hashlib
 import itertools
 import json
+import operator
+import re
 from decimal import Decimal, InvalidOperation
 from json.encoder import encode_basestring as _quoted
 from typing import TYPE_CHECKING, Any, Final
@@ -28,9 +30,15 @@ ITEM_BYTES: Final = 32_000
 #: People of one request that adds them to a manual segment, or takes them out.
 SEGMENT_IDS: Final = 1_000
 _ENVELOPE: Final = len(b'{"batch":[]}')
+#: What one stored event, or one player, became.
+_WHOLE: Final = operator.attrgetter("kind", "player_id", "seq")
 
 #: What a manual segment is remembered by among the names that went: no attribute is called so.
 _MANUAL: Final = "segment:"
+#: An event's own attributes, as they stand before their values.
+_TRANSACTION, _AMOUNT, _CURRENCY, _LAST_LOG_IN = '"transaction_id":', '"amount":', '"currency":', '"last_log_in":'
+#: A number that is written as it stands, but for noughts at its end.
+_PLAIN: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 #: These names in an event's data would redirect a campaign's mail.
 _RESERVED: Final = frozenset({"recipient", "from_address", "reply_to"})
 #: Properties that are numbers: decimal texts in the store, numbers at the API.
@@ -84,6 +92,7 @@ def identify(
         name="identify",
         digest=digest,
         names=names | manual,
+        fewer=bool(removed or gone),
         unsubscribed=profile.excluded or kept,
         person=person,
         joins=_numbers(manual),
@@ -99,23 +108,24 @@ def suppress(profile: Profile, brand: Brand | None) -> Item:
     """Return what deletes a person, and blocks its identifiers from then on."""
     identifiers = {"id": customer_id(profile.brand_id, profile.external_id, brand)}
     body = _dump({"type": "person", "action": "suppress", "identifiers": identifiers}).encode()
-    return Item("profile", profile.player_id, body, name="suppress", digest=hashlib.sha256(body).digest())
+    digest = hashlib.sha256(body).digest()
+    return Item("profile", profile.player_id, body, name="suppress", digest=digest, fewer=True)
 
 
 def event(stored: StoredEvent, brand: Brand | None, name: str) -> Item:
     """Return an event with a deterministic ULID, unix seconds and amounts as exact decimal numbers."""
-    data = {
-        _member(key): _dump(_number(value) if key in _NUMBERS else value)
-        for key, value in stored.properties.items()
-        if value is not None
-    }
-    data[_member("transaction_id")] = _quoted(stored.transaction_id)
+    data: dict[str, str] = {}
+    for key, value in stored.properties.items():
+        if value is not None:
+            member, written = _member(key)
+            data[member] = written(value)
+    data[_TRANSACTION] = _quoted(stored.transaction_id)
     if stored.amount is not None:
-        data[_member("amount")] = _literal(stored.amount)
+        data[_AMOUNT] = _literal(stored.amount)
         if stored.currency is not None:
-            data[_member("currency")] = _quoted(stored.currency)
+            data[_CURRENCY] = _quoted(stored.currency)
     if stored.name == "login":
-        data[_member("last_log_in")] = str(int(stored.occurred_at.timestamp()))
+        data[_LAST_LOG_IN] = str(int(stored.occurred_at.timestamp()))
     return _event(stored, brand, name, stored.identity, data)
 
 
@@ -124,7 +134,8 @@ def balance(stored: StoredEvent, brand: Brand | None, name: str) -> Item | None:
     amount = stored.properties.get("total_balance") or stored.properties.get("real_balance")
     if amount is None or stored.currency is None:
         return None
-    return _event(stored, brand, name, (*stored.identity, PLAYER_BALANCE), {_member(stored.currency): _dump(amount)})
+    member, _ = _member(stored.currency)
+    return _event(stored, brand, name, (*stored.identity, PLAYER_BALANCE), {member: _dump(amount)})
 
 
 def _event(
@@ -134,12 +145,12 @@ def _event(
     person = _quoted(customer_id(stored.brand_id, stored.external_id, brand))
     occurred_at = stored.occurred_at.timestamp()
     event_id = ulid(int(occurred_at * 1000), identity)
-    attributes = ",".join([name + text for name, text in data.items()])
+    attributes = ",".join([member + text for member, text in data.items()])
     body = (
         f'{{"type":"person","action":"event","identifiers":{{"id":{person}}},"name":{_quoted(name)},'
         f'"id":"{event_id}","timestamp":{int(occurred_at)},"attributes":{{{attributes}}}}}'
     )
-    return Item("event", stored.player_id, body.encode(), name=name, seq=stored.seq)
+    return Item("event", stored.player_id, body.encode(), name, stored.seq)
 
 
 def pack(items: Sequence[Item]) -> list[list[Item]]:
@@ -150,11 +161,9 @@ def pack(items: Sequence[Item]) -> list[list[Item]]:
     """
     batches: list[list[Item]] = []
     size = _ENVELOPE
-    for _, group in itertools.groupby(
-        items, key=lambda item: (item.kind, item.player_id if item.seq is None else item.seq)
-    ):
+    for _, group in itertools.groupby(items, key=_WHOLE):
         together = list(group)
-        bytes_more = sum(len(item.body) + 1 for item in together)
+        bytes_more = sum([len(item.body) + 1 for item in together])
         if not batches or size + bytes_more > BATCH_BYTES or batches[-1][-1].kind != together[0].kind:
             batches.append([])
             size = _ENVELOPE
@@ -169,7 +178,10 @@ def _dump(value: object) -> str:
 
 
 def _object(members: Mapping[str, object]) -> str:
-    return "{" + ",".join([f"{_quoted(name)}:{_dump(value)}" for name, value in members.items()]) + "}"
+    writer, rare = _WRITERS.get, _JSON.encode
+    return (
+        "{" + ",".join([f"{_quoted(key)}:{writer(type(value), rare)(value)}" for key, value in members.items()]) + "}"
+    )
 
 
 def _literal(number: Decimal) -> str:
@@ -182,17 +194,23 @@ _JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow
 _WRITERS: Final[dict[type, Callable[[Any], str]]] = {str: _quoted, int: str, Decimal: _literal, dict: _object}
 
 
-def _number(text: object) -> object:
-    """Return an amount as a number; what an operator's own column of that name holds may be no amount."""
+def _number(value: object) -> str:
+    """Write an amount as a number; what an operator's own column of that name holds may be no amount."""
+    text = str(value)
+    if _PLAIN.fullmatch(text):  # as nearly all are, in a third of the time
+        return text.rstrip("0").rstrip(".") if "." in text else text
     try:
-        number = Decimal(str(text))
+        number = Decimal(text)
     except InvalidOperation:
-        return text
-    return number if number.is_finite() else text
+        return _dump(value)
+    return _literal(number) if number.is_finite() else _dump(value)
 
 
 @functools.lru_cache(maxsize=10_000)
-def _member(name: str) -> str:
-    """Return an event's attribute's name as it stands before its value: one that would redirect mail has another."""
+def _member(name: str) -> tuple[str, Callable[[Any], str]]:
+    """Return an event's attribute's name as it stands before its value, and what writes that value.
+
+    A name that would redirect mail has another.
+    """
     renamed = f"source_{name.lstrip('_')}" if name in _RESERVED or name.startswith("_") else name
-    return f"{_quoted(renamed)}:"
+    return f"{_quoted(renamed)}:", _number if name in _NUMBERS else _dump

@@ -1,4 +1,4 @@
-"""What a destination's lane reads and settles: changed players and events in commit order, from its own position.
+"""Where a destination's lane stands: the changed players that it reads in commit order, and what it settles of a batch.
 
 Lane -1 carries exclusions only. Everything here is one short transaction; no network call is made inside.
 """
@@ -34,11 +34,8 @@ _HORIZON: Final = """
     select coalesce((select max(seq) from crm.event_rows), 0),
            coalesce((select max(change_seq) from crm.player_changes), 0)
 """
-#: The player has a change that this lane has not sent: its events wait for that.
-_WAITING: Final = (
-    "exists (select from crm.player_changes c where c.player_id = e.player_id and c.change_seq > %(changes)s)"
-)
-_MINE: Final = "player_id %% %(lanes)s = %(lane)s"
+#: Of the lane, which has every so many-th player.
+MINE: Final = "player_id %% %(lanes)s = %(lane)s"
 #: The feed's own index finds the rows, then each is joined by key: the size of the tables does not matter.
 _CHANGES: Final = """
     with c as materialized (
@@ -55,46 +52,8 @@ _CHANGES: Final = """
     ) d on true
     order by c.change_seq
 """
-_LANE_CHANGES: Final = _CHANGES.format(mine=_MINE)
+_LANE_CHANGES: Final = _CHANGES.format(mine=MINE)
 _EXCLUSIONS: Final = _CHANGES.format(mine="reason = 'exclusion'")
-_EVENT_COLUMNS: Final = """
-    e.seq, e.player_id, p.brand_id, p.external_id, p.marketable, p.is_stub, s.source, s.stream, s.generation, n.name,
-    e.key, coalesce(e.transaction_id, e.key) as transaction_id, e.occurred_at, e.amount, e.currency,
-    h.names as shape, e.properties, e.packed, e.salt
-"""
-_EVENT_JOINS: Final = """
-    join crm.players p using (player_id)
-    join crm.event_streams s using (stream_id)
-    join crm.event_names n using (name_id)
-    left join crm.event_shapes h using (shape_id)
-"""
-_EVENTS: Final = f"""
-    with e as materialized (
-        select *, null::text as salt from crm.event_rows
-        where seq > %(after)s and seq <= %(until)s and not history and {_MINE}
-          and name_id = any(array(select name_id from crm.event_names where name = any(%(names)s)))
-          and stream_id = any(array(select stream_id from crm.event_streams where tenant = %(tenant)s))
-        order by seq limit %(limit)s
-    )
-    select {_EVENT_COLUMNS}, {_WAITING} as waiting from e {_EVENT_JOINS} order by e.seq
-"""
-#: An event younger than this can trigger a campaign at Customer.io: history waits until it can't.
-_HARMLESS_SECONDS: Final = 72 * 3600
-_PARKED: Final = f"""
-    with e as materialized (
-        select e.*, w.salt from crm.parked_events w
-        join crm.event_rows e using (seq, player_id)
-        join crm.players p using (player_id)
-        where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and not p.is_stub
-          and {{which}}
-        order by w.seq limit %(limit)s
-    )
-    select {_EVENT_COLUMNS}, {_WAITING} as waiting from e {_EVENT_JOINS} order by e.seq
-"""
-_PARKED_HISTORY: Final = _PARKED.format(
-    which=f"w.history and e.occurred_at < now() - make_interval(secs => {_HARMLESS_SECONDS})"
-)
-_PARKED_LIVE: Final = _PARKED.format(which="not w.history")
 _PARK_HISTORY: Final = """
     insert into crm.parked_events (tenant, destination, player_id, seq, history)
     select s.tenant, %(destination)s, e.player_id, e.seq, true
@@ -106,7 +65,7 @@ _PARK_HISTORY: Final = """
 _EXPIRE_PARKED: Final = f"""
     with gone as (
         delete from crm.parked_events w using crm.event_rows e
-        where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{_MINE} and e.seq = w.seq
+        where w.tenant = %(tenant)s and w.destination = %(destination)s and w.{MINE} and e.seq = w.seq
           and not w.history and w.salt is null and e.occurred_at < now() - make_interval(secs => %(older)s)
         returning w.seq
     )
@@ -124,8 +83,6 @@ _PARK: Final = """
     insert into crm.parked_events (tenant, destination, player_id, seq) values (%s, %s, %s, %s) on conflict do nothing
 """
 _UNPARK: Final = "delete from crm.parked_events where tenant = %s and destination = %s and seq = any(%s::bigint[])"
-#: How many sequence numbers one look for events spans: bounds the scan when most events are not subscribed to.
-SPAN: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -232,27 +189,6 @@ def changes(connection: psycopg.Connection[Any], lane: Lane, *, after: int, limi
         return cursor.execute(query, {**vars_of(lane), "after": after, "limit": limit}).fetchall()
 
 
-def events(
-    connection: psycopg.Connection[Any], lane: Lane, place: Place, *, until: int, names: Collection[str], limit: int
-) -> list[dict[str, Any]]:
-    """Return live events of the lane that the destination subscribes to, in commit order, from `place` to `until`.
-
-    `waiting` marks an event whose player has an unsent change: it must not overtake its player.
-    """
-    with connection.cursor(row_factory=dict_row) as cursor:
-        values = {**vars_of(lane), "after": place.event_seq, "changes": place.change_seq, "until": until}
-        return cursor.execute(_EVENTS, {**values, "names": list(names), "limit": limit}).fetchall()
-
-
-def parked(
-    connection: psycopg.Connection[Any], lane: Lane, place: Place, *, history: bool, limit: int
-) -> list[dict[str, Any]]:
-    """Return waiting events whose time has come, live ones or history; `waiting` as in `events`."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        values = {**vars_of(lane), "changes": place.change_seq, "limit": limit}
-        return cursor.execute(_PARKED_HISTORY if history else _PARKED_LIVE, values).fetchall()
-
-
 def park_history(
     connection: psycopg.Connection[Any], checkpoint: Checkpoint, destination: str, *, keys: list[str], names: list[str]
 ) -> None:
@@ -324,7 +260,7 @@ def refresh(connection: psycopg.Connection[Any], lane: Lane, *, older_than: floa
     rows = connection.execute(
         f"""
         select player_id from crm.delivered_profiles
-        where tenant = %(tenant)s and destination = %(destination)s and {_MINE}
+        where tenant = %(tenant)s and destination = %(destination)s and {MINE}
           and sent_at < now() - make_interval(secs => %(older)s)
         order by sent_at limit %(limit)s
         """,

@@ -16,7 +16,7 @@ from connector import app as application, clock, config, relay as relay_module
 from connector.destinations import customerio_items
 from connector.emulators.options import Faults
 from connector.errors import Halted, Transient
-from connector.store import feeds, reports
+from connector.store import due, feeds, reports
 from connector.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -491,7 +491,7 @@ def test_a_step_reads_no_more_than_it_sends_however_much_waits(feed: Feed, write
         lane = feed.app.relays[1].lane
         feeds.open_lane(connection, lane)
         values = {**feeds.vars_of(lane), "after": 0, "changes": 0, "limit": 50}
-        for statement in (feeds._LANE_CHANGES, feeds._PARKED_HISTORY):
+        for statement in (feeds._LANE_CHANGES, due._PARKED_HISTORY):
             ((plan,),) = connection.execute(f"explain (analyze, format json) {statement}", values).fetchall()
             assert max(read_rows(plan[0]["Plan"])) <= 1000, statement  # of 40,000 profiles, of 2,000 events
 

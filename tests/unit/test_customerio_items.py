@@ -6,10 +6,11 @@ import itertools
 import json
 import re
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from hypothesis import example, given, strategies as st
 
 from connector.config import Attributes, Brand
 from connector.destinations.contract import Previous, Profile, StoredEvent
@@ -185,6 +186,27 @@ def test_an_event_keeps_its_id_whatever_else_changes() -> None:
 def test_an_amount_is_written_as_its_exact_number(amount: str, literal: str) -> None:
     """No float, no exponent, no text."""
     assert f'"amount":{literal},'.encode() in event(stored(amount=Decimal(amount)), BRAND, "deposit_confirmed").body
+
+
+@given(
+    text=st.decimals(allow_nan=False, allow_infinity=False).map(str)
+    | st.from_regex(r"[-+ ]?[0-9_]{0,6}[.,]?[0-9]{0,6}(e[-+]?[0-9]{1,2})?[ \n]?", fullmatch=True)
+)
+@example(text="-0.00")
+@example(text="007.10")
+@example(text="100")
+@example(text="1.")
+@example(text="١٢")
+def test_an_amount_among_the_properties_is_the_number_that_was_written(text: str) -> None:
+    """However it was written, it is the same number, shortest form; what is no number stays the text that it is."""
+    body = event(stored(amount=None, properties={"fee": text}), BRAND, "x").body
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        assert json.loads(body)["attributes"]["fee"] == text
+        return
+    assert json.loads(body, parse_float=Decimal, parse_int=Decimal)["attributes"]["fee"] == number
+    assert re.search(rb'"fee":-?(0|[1-9][0-9]*)(\.[0-9]*[1-9])?,', body)
 
 
 def test_properties_that_are_amounts_are_numbers_and_the_rest_stays() -> None:
