@@ -273,7 +273,7 @@ def _keys(reader: Reader, subject: str, view: View, page: Page) -> Iterator[Find
     """Judge the key, and whether positions find their own rows: those of most digits lose the most on the way."""
     assert page.last is not None
     names = ", ".join(view.key)
-    if page.frame.select(view.key).is_duplicated().any():
+    if page.frame.select_seq(view.key).is_duplicated().any():
         remedy = "expose a unique id and set key: [id]"
         yield Finding("error", subject, f"the key ({names}) is not unique", remedy)
     elif any(reader.alike(view, position, until=page.last.cursor) > 1 for position in _folded(page, view)):
@@ -290,7 +290,7 @@ def _folded(page: Page, view: View) -> list[Position]:
     """Return rows whose key is that of another when case, accents and blanks are ignored; a few are enough."""
     seen: set[tuple[str, ...]] = set()
     found = []
-    for index, key in enumerate(page.frame.select(view.key).rows()):
+    for index, key in enumerate(page.frame.select_seq(view.key).rows()):
         folded = tuple(_bare(part) for part in key)
         if folded in seen:
             found.append(position_at(page.frame, view, index))

@@ -157,13 +157,13 @@ def staged(profiles: pl.DataFrame, tenant: str, keys: Keys | None) -> pl.DataFra
     """
     if keys is None:
         matches = {f"{kind}_match": plain_match(kind) for kind in KINDS}
-        return profiles.with_columns(*(_marked(pl.col(kind)).alias(kind) for kind in KINDS), **matches)
+        return profiles.with_columns_seq(*(_marked(pl.col(kind)).alias(kind) for kind in KINDS), **matches)
     columns: dict[str, pl.Series] = {}
     for kind in KINDS:
         pairs = [sealed(text, tenant, kind, keys) for text in profiles[kind]]
         columns[kind] = pl.Series([text for text, _ in pairs], dtype=pl.String)
         columns[f"{kind}_match"] = pl.Series([match for _, match in pairs], dtype=pl.String)
-    return profiles.with_columns(**columns)
+    return profiles.with_columns_seq(**columns)
 
 
 def sealed(text: str | None, tenant: str, kind: str, keys: Keys) -> tuple[str | None, str | None]:

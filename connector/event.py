@@ -152,7 +152,7 @@ def properties(texts: pl.DataFrame) -> pl.Series:
 
     Columns without a null are written together by compiled code; only the others need a concatenation each.
     """
-    columns = texts.select(pl.all().cast(pl.String)).get_columns()
+    columns = texts.select_seq(pl.all().cast(pl.String)).get_columns()
     always = [column for column in columns if not column.null_count()]
     members = [
         pl.concat_str(pl.lit(f",{json.dumps(column.name)}:"), json_text(pl.lit(column)))
@@ -163,7 +163,7 @@ def properties(texts: pl.DataFrame) -> pl.Series:
         return pl.repeat("{}", texts.height, dtype=pl.String, eager=True).alias("properties")
     first = pl.struct(always).struct.json_encode().str.strip_suffix("}") if always else pl.lit("{")
     whole = pl.concat_str(first, *members, pl.lit("}"), ignore_nulls=True).alias("properties")
-    written = texts.select(whole).to_series()
+    written = texts.select_seq(whole).to_series()
     return written if always else written.str.replace("{,", "{", literal=True)
 
 
@@ -174,10 +174,10 @@ def packed(texts: pl.DataFrame) -> pl.DataFrame:
     text is such values, and nobody has to parse it. What they mean is said once, by the columns' names: the shape. In a
     ledger of bets names would take more room in each row than values. `named` is the way back.
     """
-    texts = texts.select(pl.all().cast(pl.String))
+    texts = texts.select_seq(pl.all().cast(pl.String))
     columns = texts.get_columns()
     filled = [pl.col(column.name).fill_null("") if column.null_count() else pl.col(column.name) for column in columns]
-    joined = texts.select(pl.concat_str(filled, separator=_BETWEEN).alias("packed")).to_series()
+    joined = texts.select_seq(pl.concat_str(filled, separator=_BETWEEN).alias("packed")).to_series()
     odd = joined.str.count_matches(_BETWEEN, literal=True) != len(columns) - 1  # a value has one of its own
     for column in columns:
         if (empty := column == "").any():

@@ -87,7 +87,7 @@ def _compare_events(case: Case, bounds: Bounds, page: pl.DataFrame, rows: pl.Dat
 
 def _compare_users(case: Case, bounds: Bounds, page: pl.DataFrame, rows: pl.DataFrame) -> Outcome:
     users = _users(case, page)[rows["row"]]
-    known = case.shelf.players_of(users).with_columns(known=pl.lit(value=True))
+    known = case.shelf.players_of(users).with_columns_seq(known=pl.lit(value=True))
     judged = users.with_row_index("at").join(known, on=_USER, how="left", suffix="_here", maintain_order="left")
     older = (pl.col("mark_here") < pl.col("mark")).fill_null(value=True) & pl.col("mark").is_not_null()
     suspects = page[rows["row"]][judged.filter(pl.col("known").is_null() | older)["at"]]
@@ -98,7 +98,7 @@ def _compare_users(case: Case, bounds: Bounds, page: pl.DataFrame, rows: pl.Data
 def _users(case: Case, page: pl.DataFrame) -> pl.DataFrame:
     columns = case.stream.binding.columns
     updated = instants(page[columns["dt_update"]]).dt.epoch("us") * 1000
-    return page.select(
+    return page.select_seq(
         brand_id=pl.col(columns["ext_brand_id"]), external_id=pl.col(columns["user_ext_id"]), mark=updated
     )
 
@@ -113,7 +113,7 @@ def _gone_events(case: Case, absent: pl.DataFrame) -> int:
     found = values.identified(_rows(case, values.identifying(binding), wanted), binding)
     found = found.join(absent, on=_EVENT, how="semi")
     case.shelf.remark(found.unique(_EVENT, keep="last", maintain_order=True), case.desk.lease)
-    return absent.join(found, on=_EVENT, how="anti").select(_EVENT).n_unique()
+    return absent.join(found, on=_EVENT, how="anti").select_seq(_EVENT).n_unique()
 
 
 def _gone_users(case: Case, absent: pl.DataFrame) -> int:
@@ -121,7 +121,7 @@ def _gone_users(case: Case, absent: pl.DataFrame) -> int:
         return 0
     columns = case.stream.binding.columns
     names = {columns["ext_brand_id"]: "brand_id", columns["user_ext_id"]: "external_id"}
-    wanted = absent.select(pl.col(own).alias(name) for name, own in names.items())
+    wanted = absent.select_seq(pl.col(own).alias(name) for name, own in names.items())
     found = _rows(case, tuple(names), wanted, placed=False)
     return absent.join(found.rename(names), on=_USER, how="anti").height
 
@@ -145,11 +145,11 @@ def _examine(case: Case, bounds: Bounds, suspects: pl.DataFrame) -> Outcome:
     )
     lost = replace(lost, rejections=_unknown_rejections(case, lost.rejections))
     refused = lost.rejections["row_key"].n_unique() if lost.rejections.height else 0
-    missing = lost.events.select(*_EVENT, "name").n_unique() + lost.profiles.height + refused
+    missing = lost.events.select_seq(*_EVENT, "name").n_unique() + lost.profiles.height + refused
     repaired = 0
     if case.repair and (missing or changed.height):
         told = normalised.rejections.filter(pl.col("kept") & pl.col("row_key").is_in(_short(lost.events["key"])))
-        again = pl.concat([lost.events, changed.select(lost.events.columns)])
+        again = pl.concat([lost.events, changed.select_seq(lost.events.columns)])
         repaired = _commit(case, replace(lost, events=again, rejections=pl.concat([lost.rejections, told])))
         repaired += refused
     settled = both if case.repair else both.join(lost.events, on=_EVENT, how="anti")
@@ -199,7 +199,7 @@ def _whole(case: Case, bounds: Bounds, suspects: pl.DataFrame) -> pl.DataFrame:
     """Return the suspects' whole rows. A text that does not find its own row (broken bytes) is found by its cursor."""
     view = case.stream.view
     names = list(dict.fromkeys((view.cursor, *view.key)))
-    wanted = suspects.select(names).unique(maintain_order=True)
+    wanted = suspects.select_seq(names).unique(maintain_order=True)
     if wanted.height > _SINGLY:
         return _read(case, bounds, view.columns).join(wanted, on=names, how="semi")
     whole = _rows(case, view.columns, wanted).join(wanted, on=names, how="semi")
@@ -246,7 +246,7 @@ def _promised(case: Case, page: pl.DataFrame) -> pl.DataFrame:
     tied = page[view.cursor] == sealed.cursor
     if not tied.any():
         return page
-    last = page.select(
+    last = page.select_seq(
         pl.all_horizontal(pl.col(name) == text for name, text in zip(view.key, sealed.key, strict=True))
     ).to_series()
     end = (last & tied).arg_max() if (last & tied).any() else None

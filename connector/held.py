@@ -121,7 +121,7 @@ class Keys:
         self.count = sum(hashes.len() for _, _, hashes in self.pages)
 
     def _hashes(self, rows: pl.DataFrame) -> pl.Series:
-        return rows.select(self.columns).hash_rows()
+        return rows.select_seq(self.columns).hash_rows()
 
 
 Held = Gaps | Keys

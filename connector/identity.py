@@ -153,7 +153,7 @@ def _states(desk: Desk, binding: Binding, view: View, marks: Sequence[Landmark],
     narrow, moves = _narrow(binding, view), binding.contract.rewritten
     names = view.key if by_key else tuple(dict.fromkeys((view.cursor, *view.key)))
     wanted = [{view.cursor: mark.cursor, **dict(zip(view.key, mark.key, strict=True))} for mark in marks]
-    frame = pl.DataFrame(wanted, schema=dict.fromkeys((view.cursor, *view.key), pl.String)).select(names)
+    frame = pl.DataFrame(wanted, schema=dict.fromkeys((view.cursor, *view.key), pl.String)).select_seq(names)
     rows = desk.reader.read_named(narrow, frame.unique(maintain_order=True))
     found = {mark.key: mark for mark in _landmarks(rows, binding, narrow, None)}
     return tuple(mark.state(found.get(mark.key), moves=moves) for mark in marks)

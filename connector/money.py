@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from connector.currencies import CRYPTO, scale
 from connector.event import AMOUNT
+from connector.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,8 +58,12 @@ class Rates:
         """Return whether a currency is play money, which waits for no rate and counts in no total."""
         return currency.is_in(sorted(self.play)).fill_null(value=False)
 
-    def of(self, currency: pl.Expr) -> pl.Expr:
-        """Return what is constant of a currency, as a struct: `rate`, `fx_rate_locked` (its text) and `play`."""
+    @cached_property
+    def words(self) -> Words:
+        """Return what is constant of currencies, as structs: `rate`, `fx_rate_locked` (its text) and `play`."""
+        return Words(self._of)
+
+    def _of(self, currency: pl.Expr) -> pl.Expr:
         rate = self.expression(currency)
         return pl.struct(rate.alias("rate"), plain(rate).alias("fx_rate_locked"), self.is_play(currency).alias("play"))
 
@@ -72,7 +78,7 @@ class Rates:
 def valued(rows: pl.DataFrame, rates: Rates) -> pl.DataFrame:
     """Return rows (native, native_stake, rate) with base amounts, which are null without a rate."""
     staked = rows["native_stake"].null_count() < rows.height  # most pages have none
-    return rows.with_columns(
+    return rows.with_columns_seq(
         amount_base=rates.subunits(pl.col("native"), pl.col("rate")),
         stake_base=rates.subunits(pl.col("native_stake"), pl.col("rate")) if staked else pl.lit(None, dtype=pl.Int64),
     )
@@ -91,19 +97,19 @@ def _possible(amounts: pl.Series, rates: pl.Series, places: int) -> pl.Series:
 def _rounded(amounts: pl.Series, rates: pl.Series, places: int) -> pl.Series:
     """Return products in units of 10^-places. A product has 18 places itself: those that seem halves are told apart."""
     possible = _possible(amounts, rates, places)
-    frame = pl.DataFrame({"amount": possible, "rate": rates.cast(AMOUNT)}).with_columns(
+    frame = pl.DataFrame({"amount": possible, "rate": rates.cast(AMOUNT)}).with_columns_seq(
         product=pl.col("amount") * pl.col("rate")
     )
     half = pl.lit(Decimal(5).scaleb(-places - 1), dtype=AMOUNT)
     near = pl.col("product").round(places)
-    frame = frame.select("amount", "rate", whole=near, seems=(pl.col("product") - near).abs() == half)
-    whole = frame.select((pl.col("whole") * 10**places).cast(pl.Int64, strict=False)).to_series()
+    frame = frame.select_seq("amount", "rate", whole=near, seems=(pl.col("product") - near).abs() == half)
+    whole = frame.select_seq((pl.col("whole") * 10**places).cast(pl.Int64, strict=False)).to_series()
     halves = frame["seems"].fill_null(value=False)
     if not halves.any():
         return whole
     exact = [
         int(_EXACT.quantize(_EXACT.multiply(amount, rate), Decimal(1).scaleb(-places)).scaleb(places, _EXACT))
-        for amount, rate in frame.filter(halves).select("amount", "rate").iter_rows()
+        for amount, rate in frame.filter(halves).select_seq("amount", "rate").iter_rows()
     ]
     return whole.scatter(halves.arg_true(), exact)
 

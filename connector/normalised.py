@@ -55,6 +55,10 @@ ERASURES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "requested_at": INSTANT,
 }
 
+#: Of each once: a page brings one or two of these, and no frame is ever changed.
+_NO_EVENTS, _NO_PROFILES, _NO_REJECTIONS = empty(EVENTS), empty(PROFILES), empty(REJECTIONS)
+_NO_LABELS, _NO_RATES, _NO_REPORTED, _NO_ERASURES = empty(LABELS), empty(RATES), empty(REPORTED), empty(ERASURES)
+
 
 @dataclass(frozen=True)
 class Normalised:
@@ -63,14 +67,14 @@ class Normalised:
     `shape`: the names of what the events' packed values are, None where all have objects (see connector.event.packed).
     """
 
-    events: pl.DataFrame = field(default_factory=lambda: empty(EVENTS))
+    events: pl.DataFrame = field(default_factory=lambda: _NO_EVENTS)
     shape: tuple[str, ...] | None = None
-    profiles: pl.DataFrame = field(default_factory=lambda: empty(PROFILES))
-    rejections: pl.DataFrame = field(default_factory=lambda: empty(REJECTIONS))
-    labels: pl.DataFrame = field(default_factory=lambda: empty(LABELS))
-    rates: pl.DataFrame = field(default_factory=lambda: empty(RATES))
-    reported: pl.DataFrame = field(default_factory=lambda: empty(REPORTED))
-    erasures: pl.DataFrame = field(default_factory=lambda: empty(ERASURES))
+    profiles: pl.DataFrame = field(default_factory=lambda: _NO_PROFILES)
+    rejections: pl.DataFrame = field(default_factory=lambda: _NO_REJECTIONS)
+    labels: pl.DataFrame = field(default_factory=lambda: _NO_LABELS)
+    rates: pl.DataFrame = field(default_factory=lambda: _NO_RATES)
+    reported: pl.DataFrame = field(default_factory=lambda: _NO_REPORTED)
+    erasures: pl.DataFrame = field(default_factory=lambda: _NO_ERASURES)
 
     @property
     def understood(self) -> int:

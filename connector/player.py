@@ -137,9 +137,11 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, *, live_since: pl.Expr) -
     """
     if after.is_empty():
         return pl.DataFrame(schema=EVENTS)
-    old = before.select(*_IDENTITY, *(pl.col(name).alias(f"old_{name}") for name in BEFORE if name not in _IDENTITY))
+    old = before.select_seq(
+        *_IDENTITY, *(pl.col(name).alias(f"old_{name}") for name in BEFORE if name not in _IDENTITY)
+    )
     joined = after.filter(~pl.col("history")).join(old, on=_IDENTITY, how="left")
-    joined = joined.with_columns(known=(~pl.col("old_is_stub")).fill_null(value=False))
+    joined = joined.with_columns_seq(known=(~pl.col("old_is_stub")).fill_null(value=False))
     known, login = pl.col("known"), pl.col("last_login_at")
     excluded, was = pl.col("status") == "self_excluded", pl.col("old_status") == "self_excluded"
     kyc = _spelled("kyc_status").replace_strict(KYC_EVENTS, default=None, return_dtype=pl.String)
@@ -168,7 +170,7 @@ def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr | str, key: 
 
     A change without a time (a user row without `dt_update`) changes the profile and gives no event.
     """
-    chosen = joined.filter(condition & pl.col(instant).is_not_null() & key.is_not_null()).with_columns(
+    chosen = joined.filter(condition & pl.col(instant).is_not_null() & key.is_not_null()).with_columns_seq(
         name=pl.lit(name) if isinstance(name, str) else name, key=key, occurred_at=pl.col(instant)
     )
     named = pl.col("name")
@@ -176,7 +178,7 @@ def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr | str, key: 
     lasts = (named == "self_exclusion_set") & (until > pl.col("occurred_at"))
     rejected = named.is_in(["self_exclusion_lifted", "kyc_rejected"])
     level = pl.coalesce(pl.col("traits").str.json_path_match("$.kyc_level"), pl.lit("1"))
-    chosen = chosen.with_columns(
+    chosen = chosen.with_columns_seq(
         level=pl.when(named.str.starts_with("kyc_")).then(level),
         reason=pl.when(rejected).then(pl.lit("changed by the operator")),
         until=pl.when(lasts).then(until.dt.strftime("%Y-%m-%dT%H:%M:%SZ")),
@@ -184,7 +186,7 @@ def _events(joined: pl.DataFrame, condition: pl.Expr, name: pl.Expr | str, key: 
         sign=pl.when(named == "login").then(1),
     )
     missing = [column for column in EVENTS if column not in chosen.columns]
-    return chosen.with_columns(
+    return chosen.with_columns_seq(
         *(pl.lit(None, dtype=EVENTS[column]).alias(column) for column in missing if column != "properties"),
-        properties=properties(chosen.select("level", "reason", "until")),
-    ).select(pl.col(column).cast(dtype) for column, dtype in EVENTS.items())
+        properties=properties(chosen.select_seq("level", "reason", "until")),
+    ).select_seq(pl.col(column).cast(dtype) for column, dtype in EVENTS.items())

@@ -32,7 +32,7 @@ def read(path: Path) -> pl.DataFrame:
         raise Misconfigured(f"fx.file: can't read {path}: {reason}", hint=_REMEDY) from None
     schema = {"line": pl.Int64, **dict.fromkeys(_COLUMNS, pl.String)}
     texts = pl.DataFrame(rows, schema=schema, orient="row")
-    typed = texts.select(
+    typed = texts.select_seq(
         "line",
         currency=amounts.currency(pl.col("currency")),
         valid_from=instants(texts["valid_from"]),
@@ -45,7 +45,7 @@ def read(path: Path) -> pl.DataFrame:
         more = len(mistakes) - len(shown)
         told = "\n".join([*shown, *([f"  and {more} more"] if more else [])])
         raise Misconfigured(f"fx.file: {path} has {len(mistakes)} mistake(s):\n{told}")
-    return typed.select(pl.col(name).cast(dtype) for name, dtype in RATES.items())
+    return typed.select_seq(pl.col(name).cast(dtype) for name, dtype in RATES.items())
 
 
 def _rows(
@@ -72,9 +72,9 @@ def _mistakes(typed: pl.DataFrame) -> Iterator[tuple[int, str]]:
     for text, bad in judged.items():
         yield from ((line, text) for line in typed.filter(bad)["line"])
     key = ["base", "currency", "valid_from"]
-    again = typed.filter(pl.col("currency").is_not_null() & pl.col("valid_from").is_not_null()).with_columns(
+    again = typed.filter(pl.col("currency").is_not_null() & pl.col("valid_from").is_not_null()).with_columns_seq(
         first=pl.col("line").min().over(key), at_first=pl.col("rate").sort_by("line").first().over(key)
     )
     differing = again.filter((pl.col("line") != pl.col("first")) & (pl.col("rate") != pl.col("at_first")))
-    for line, first in differing.select("line", "first").iter_rows():
+    for line, first in differing.select_seq("line", "first").iter_rows():
         yield line, f"another rate than line {first} gives for the same currency and time"

@@ -82,7 +82,7 @@ def _retry(desk: Desk, stream: Stream, entries: list[Entry], done: Retried) -> N
     context = Context(stream.checkpoint.history_until, rules=desk.rules)
     normalised = stream.binding.contract.normalise(due, stream.binding, context)
     refusals: dict[str, list[tuple[str, str, bool]]] = {}
-    for row_key, *told in normalised.rejections.select("row_key", "reason", "field", "kept").iter_rows():
+    for row_key, *told in normalised.rejections.select_seq("row_key", "reason", "field", "kept").iter_rows():
         refusals.setdefault(row_key or "", []).append((told[0], told[1] or "", told[2]))
     read = _Read(_keys(due, stream), _keys(ahead, stream), refusals)
     solved = [
@@ -142,5 +142,5 @@ def _split(desk: Desk, stream: Stream, rows: pl.DataFrame) -> tuple[pl.DataFrame
 
 
 def _keys(rows: pl.DataFrame, stream: Stream) -> set[Key]:
-    found: Iterable[Key] = rows.select(stream.view.key).iter_rows()
+    found: Iterable[Key] = rows.select_seq(stream.view.key).iter_rows()
     return set(found)

@@ -14,7 +14,7 @@ import polars as pl
 from connector.event import ACCOUNT, EFFECTS, NAMES
 from connector.money import plain, valued
 from connector.store import totals
-from connector.words import each
+from connector.words import Words
 
 if TYPE_CHECKING:
     from connector.money import Rates
@@ -46,11 +46,13 @@ def draft(brought: Normalised, rates: Rates) -> Draft | None:
     events, shape = brought.events, brought.shape
     if events.is_empty():
         return None
-    accounts = events.select(ACCOUNT).unique(maintain_order=True)
-    rows = events.join(accounts.with_row_index("account"), on=ACCOUNT, how="left", maintain_order="left").with_columns(
-        *each(events["currency"], rates.of).struct.unnest(),
-        each(events["name"], _name_id).alias("name_id"),
-        each(events["effect"], _code).fill_null(0) * events["sign"].fill_null(1),
+    accounts = events.select_seq(ACCOUNT).unique(maintain_order=True)
+    rows = events.join(
+        accounts.with_row_index("account"), on=ACCOUNT, how="left", maintain_order="left"
+    ).with_columns_seq(
+        *rates.words.each(events["currency"]).struct.unnest(),
+        _NAME_IDS.each(events["name"]).alias("name_id"),
+        _CODES.each(events["effect"]).fill_null(0) * events["sign"].fill_null(1),
         currency=pl.when(pl.col("amount").is_not_null()).then("currency"),
         transaction_id=pl.when(pl.col("transaction_id") != pl.col("key")).then(pl.col("transaction_id")),
         native=pl.col("amount"),
@@ -58,17 +60,13 @@ def draft(brought: Normalised, rates: Rates) -> Draft | None:
         amount=plain(pl.col("amount")),
         stake=plain(pl.col("stake")),
     )
-    rows = rows.drop(*ACCOUNT, "sign").with_columns(pl.col("play").fill_null(value=False))
+    rows = rows.drop(*ACCOUNT, "sign").with_columns_seq(pl.col("play").fill_null(value=False))
     unknown = pl.col("native").is_not_null() & pl.col("rate").is_null() & ~pl.col("play")
-    if rows.select(unknown.any()).item():
+    if rows.select_seq(unknown.any()).item():
         return Draft(accounts, rows.drop("rate", "fx_rate_locked", "play"), shape, None)
     rows = valued(rows, rates)
     return Draft(accounts, rows, shape, totals.sums(rows, by="account"))
 
 
-def _name_id(word: pl.Expr) -> pl.Expr:
-    return word.replace_strict(_NAMES, return_dtype=pl.Int16)
-
-
-def _code(word: pl.Expr) -> pl.Expr:
-    return word.replace_strict(_EFFECTS, return_dtype=pl.Int16)
+_NAME_IDS: Final = Words(lambda name: name.replace_strict(_NAMES, return_dtype=pl.Int16))
+_CODES: Final = Words(lambda effect: effect.replace_strict(_EFFECTS, return_dtype=pl.Int16))

@@ -27,9 +27,7 @@ _STAGE: Final = """
     ) on commit delete rows;
     create index if not exists stage_contacts_value on stage_contacts (value)
 """
-_MINE: Final = """
-    left join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
-"""
+_MINE: Final = f"left join {players.OF.format(row='s')} p on true"
 #: What the page says and the store does not know yet. Of an account that has no row at all, everything.
 _CONTACTS: Final = f"""
     insert into pg_temp.stage_contacts

@@ -63,7 +63,7 @@ def write(
     latest = labels.sort("updated_at", maintain_order=True).unique(_KEY, keep="last", maintain_order=True)
     resolved = players.resolve(connection, tenant, latest).filter(~pl.col("player_erased"))
     connection.execute(_STAGE)
-    copy_frame(connection, f"pg_temp.stage_labels ({', '.join(_STAGED)})", resolved.select(_STAGED))
+    copy_frame(connection, f"pg_temp.stage_labels ({', '.join(_STAGED)})", resolved.select_seq(_STAGED))
     written = connection.execute(_WRITE, {"production": production}).fetchall()
     connection.execute("delete from pg_temp.stage_labels")
     touched = sorted({player_id for (player_id,) in written})

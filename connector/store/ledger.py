@@ -103,7 +103,7 @@ def insert(
             with connection.transaction():
                 # What is nowhere told is left to its default, which is null: both sides have less to do.
                 told = [name for name in _COLUMNS if rows[name].null_count() < rows.height]
-                numbered = rows.select(_next_seq(connection, rows.height), *told)
+                numbered = rows.select_seq(_next_seq(connection, rows.height), *told)
                 copy_frame(connection, f"crm.event_rows (seq, {', '.join(told)})", numbered)
         except psycopg.errors.UniqueViolation:
             pass
@@ -123,7 +123,7 @@ def _next_seq(connection: psycopg.Connection[Any], rows: int) -> pl.Series:
 def _insert_staged(connection: psycopg.Connection[Any], rows: pl.DataFrame) -> Inserted:
     connection.execute(_STAGE)
     target = f"pg_temp.stage_events (ordinal, {', '.join(_COLUMNS)})"
-    copy_frame(connection, target, rows.with_row_index("ordinal").select("ordinal", *_COLUMNS))
+    copy_frame(connection, target, rows.with_row_index("ordinal").select_seq("ordinal", *_COLUMNS))
     returned = connection.execute(_INSERT).fetchall()
     changed = 0
     if len(returned) < rows.height:
@@ -142,25 +142,25 @@ def _placed(
     connection: psycopg.Connection[Any], stream: StreamKey, drafted: Draft, players: pl.DataFrame, rates: Rates
 ) -> Inserted:
     """Put players into a draft; what they or a timeline of rates say of its money is looked up now."""
-    ids = {brand: stream_id(connection, stream, brand) for brand in drafted.accounts["brand_id"].unique()}
-    streams = drafted.accounts["brand_id"].replace_strict(ids, return_dtype=pl.Int16).alias("stream_id")
+    brands = drafted.accounts["brand_id"].to_list()
+    ids = {brand: stream_id(connection, stream, brand) for brand in dict.fromkeys(brands)}
     account = drafted.rows["account"]
-    rows = drafted.rows.with_columns(
+    rows = drafted.rows.with_columns_seq(
         players["player_id"].gather(account),
-        streams.gather(account),
+        pl.Series("stream_id", [ids[brand] for brand in brands], dtype=pl.Int16).gather(account),
         shape_id=pl.lit(_shape_id(connection, stream.tenant, drafted.shape), dtype=pl.Int32),
     )
     if players["player_erased"].any():
         erased = players["player_erased"].gather(account)
-        rows = rows.with_columns(
+        rows = rows.with_columns_seq(
             properties=pl.when(erased).then(pl.lit("{}")).otherwise("properties"),
             packed=pl.when(~erased).then("packed"),
         )
     if drafted.added is not None:
-        added = drafted.added.with_columns(players["player_id"].gather(drafted.added["account"]))
-        return Inserted(rows, 0, added.select("player_id", pl.exclude("player_id", "account")))
+        added = drafted.added.with_columns_seq(players["player_id"].gather(drafted.added["account"]))
+        return Inserted(rows, 0, added.select_seq("player_id", pl.exclude("player_id", "account")))
     own = pl.coalesce("currency", players["player_currency"].gather(account))
-    rows = rows.with_columns(currency=pl.when(pl.col("native").is_not_null()).then(own))
+    rows = rows.with_columns_seq(currency=pl.when(pl.col("native").is_not_null()).then(own))
     return Inserted(priced(connection, stream.tenant, rows, rates), 0)
 
 

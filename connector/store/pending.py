@@ -187,4 +187,4 @@ def _settle(
 
 def _frame(cursor: psycopg.Cursor[Any]) -> pl.DataFrame:
     frame = pl.DataFrame(cursor.fetchall(), schema=_SCHEMA, orient="row")
-    return frame.with_columns(pl.col("native", "native_stake").cast(AMOUNT))
+    return frame.with_columns_seq(pl.col("native", "native_stake").cast(AMOUNT))

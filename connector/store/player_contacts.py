@@ -119,7 +119,7 @@ def renew(connection: psycopg.Connection[Any], tenant: str, profiles: pl.DataFra
         return
     values: dict[str, Any] = {"tenant": tenant, "newest": keys.newest}
     for kind in contacts.KINDS:
-        values[kind] = profiles.select(contacts.plain_match(kind)).to_series().drop_nulls().to_list()
+        values[kind] = profiles.select_seq(contacts.plain_match(kind)).to_series().drop_nulls().to_list()
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = {row["player_id"]: row for which in (_STAGED, _PLAIN) for row in cursor.execute(which, values)}
         _rewrite(cursor, _rewritten(rows.values(), tenant, keys)[0])

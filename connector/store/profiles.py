@@ -121,7 +121,7 @@ _UPSERT: Final = f"""
                    and s.default_currency_code is not null as paid,
                coalesce(greatest(n.cooling_off_until, n.rg_self_excluded_until) > %(at)s, false) as ends
         from pg_temp.stage_profiles s
-        left join crm.players p on p.tenant = %(tenant)s and p.brand_id = s.brand_id and p.external_id = s.external_id
+        left join {players.OF.format(row="s")} p on true
         left join crm.player_contacts k on k.player_id = p.player_id
         cross join lateral (select {", ".join(f"{said} as {name}" for name, said in _NEXT.items())} offset 0) n
         cross join lateral (select {", ".join(f"{said} as {name}" for name, said in _REACHED.items())} offset 0) c
@@ -210,7 +210,7 @@ def upsert(
     latest = profiles.unique([*ACCOUNT], keep="last", maintain_order=True)
     staged = contacts.staged(latest, tenant, keys)
     connection.execute(_STAGE)
-    copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STAGED)})", staged.select(_STAGED))
+    copy_frame(connection, f"pg_temp.stage_profiles ({', '.join(_STAGED)})", staged.select_seq(_STAGED))
     rules = players.bound(players.rules_of(connection, tenant))
     values = {**rules, "tenant": tenant, "production": production, "at": at}
     buried = connection.execute(_BURY, values).fetchall()
@@ -228,6 +228,6 @@ def upsert(
     players.mark(connection, {*changed["player_id"], *conflicts}, "profile")
     players.mark(connection, changed.filter("lost")["player_id"], "exclusion")
     edges.expect_ends(connection, judged.filter("ends")["player_id"].to_list(), at)
-    before = judged.filter("known").rename({f"old_{name}": name for name in _OLD}).select(list(player.BEFORE))
+    before = judged.filter("known").rename({f"old_{name}": name for name in _OLD}).select_seq(list(player.BEFORE))
     alive = profiles.join(pl.DataFrame(buried, schema=_BURIED, orient="row"), on=ACCOUNT, how="anti")
     return Upserted(alive, before, changed.height, judged.filter("paid")["player_id"].to_list())

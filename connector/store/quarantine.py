@@ -46,8 +46,8 @@ def insert(
     where = (checkpoint.tenant, checkpoint.source, checkpoint.stream)
     columns = ("reason", "field", "row_key", "transaction_id", "brand_id", "external_id", "kept", "raw", "mark")
     rows = (
-        rejections.select(columns)
-        .with_columns(rejections["field"].fill_null(""), rejections["row_key"].fill_null(""))
+        rejections.select_seq(columns)
+        .with_columns_seq(rejections["field"].fill_null(""), rejections["row_key"].fill_null(""))
         .rows()
     )
     if keys is not None:

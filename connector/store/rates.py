@@ -63,7 +63,7 @@ def insert(connection: psycopg.Connection[Any], tenant: str, told: pl.DataFrame,
     if useful.is_empty():
         return 0
     connection.execute(_STAGE)
-    rows = useful.select("currency", "valid_from", plain(pl.col("rate")))
+    rows = useful.select_seq("currency", "valid_from", plain(pl.col("rate")))
     copy_frame(connection, "pg_temp.stage_rates (currency, valid_from, rate)", rows)
     written = connection.execute(_INSERT, (tenant, rates.base, origin)).rowcount
     connection.execute("delete from pg_temp.stage_rates")
@@ -85,14 +85,14 @@ def priced(connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame,
     """
     rated = rated_at(connection, tenant, rows, rates)
     play = rates.is_play(pl.col("currency")).alias("play")
-    return valued(rated.with_columns(play, fx_rate_locked=plain(pl.col("rate"))), rates)
+    return valued(rated.with_columns_seq(play, fx_rate_locked=plain(pl.col("rate"))), rates)
 
 
 def rated_at(
     connection: psycopg.Connection[Any], tenant: str, rows: pl.DataFrame, rates: Rates, *, at: str = "occurred_at"
 ) -> pl.DataFrame:
     """Return rows with the `rate` of their currency at an instant, null where there is none."""
-    rated = rows.with_columns(rate=rates.expression(pl.col("currency")))
+    rated = rows.with_columns_seq(rate=rates.expression(pl.col("currency")))
     constant = [*rates.constant, *rates.play]
     wanted = rated.filter(pl.col("currency").is_not_null() & ~pl.col("currency").is_in(constant))
     if wanted.is_empty():
@@ -102,12 +102,12 @@ def rated_at(
         return rated
     found = (
         rated.with_row_index("ordinal")
-        .select("ordinal", "currency", at)
+        .select_seq("ordinal", "currency", at)
         .sort(at)
         .join_asof(timeline, left_on=at, right_on="valid_from", by="currency", check_sortedness=False)
         .sort("ordinal")
     )
-    return rated.with_columns(rate=pl.coalesce(rated["rate"], found["rate"]))
+    return rated.with_columns_seq(rate=pl.coalesce(rated["rate"], found["rate"]))
 
 
 def _timeline(
@@ -118,4 +118,4 @@ def _timeline(
     listed = {"currencies": spans["currency"], "first": spans["first"], "last": spans["last"]}
     values = {"tenant": tenant, "base": base, **{name: column.to_list() for name, column in listed.items()}}
     found = pl.DataFrame(connection.execute(_TIMELINE, values).fetchall(), schema=_SCHEMA, orient="row")
-    return found.with_columns(pl.col("rate").cast(AMOUNT)).sort("valid_from")
+    return found.with_columns_seq(pl.col("rate").cast(AMOUNT)).sort("valid_from")

@@ -120,18 +120,18 @@ def apply(
     newest = told.sort("as_of", maintain_order=True).unique(
         ["brand_id", "external_id"], keep="last", maintain_order=True
     )
-    based = newest.with_columns(pl.col("currency").fill_null(rates.base))
+    based = newest.with_columns_seq(pl.col("currency").fill_null(rates.base))
     rated = rated_at(connection, checkpoint.tenant, based, rates, at="as_of")
     unrated = _unrated(rated.filter(pl.col("rate").is_null()), checkpoint)
     rows = rated.filter(pl.col("rate").is_not_null())
     if rows.is_empty():
         return unrated
-    resolved = players.resolve(connection, checkpoint.tenant, rows).with_columns(
+    resolved = players.resolve(connection, checkpoint.tenant, rows).with_columns_seq(
         rates.subunits(pl.col(name), pl.col("rate")).alias(name) for name in _MONEY
     )
     connection.execute(_STAGE)
     columns = ("player_id", "as_of", *COLUMNS)
-    copy_frame(connection, f"pg_temp.stage_reported ({', '.join(columns)})", resolved.select(columns))
+    copy_frame(connection, f"pg_temp.stage_reported ({', '.join(columns)})", resolved.select_seq(columns))
     connection.execute(_STALE)
     moved = connection.execute(_APPLY, {"play": sorted(rates.play)}).fetchall()
     connection.execute("delete from pg_temp.stage_reported")
@@ -159,9 +159,9 @@ def taken_back(connection: psycopg.Connection[Any], late: pl.DataFrame, told: pl
     """
     known = late.group_by("player_id").agg(pl.col(added).sum() for _, added in COLUMNS.values())
     theirs = {added: pl.when(f"told:{name}").then(pl.col(added)).otherwise(0) for name, (_, added) in COLUMNS.items()}
-    covered = known.join(told, on="player_id").select("player_id", **theirs)
+    covered = known.join(told, on="player_id").select_seq("player_id", **theirs)
     connection.execute(_LATE, [column.to_list() for column in covered])
-    return covered.with_columns(-pl.col(added) for _, added in COLUMNS.values())
+    return covered.with_columns_seq(-pl.col(added) for _, added in COLUMNS.values())
 
 
 def differences(connection: psycopg.Connection[Any], tenant: str, *, limit: int = 100) -> list[dict[str, Any]]:
@@ -202,8 +202,8 @@ def _unrated(rows: pl.DataFrame, checkpoint: Checkpoint) -> pl.DataFrame:
     identity = ["brand_id", "external_id"]
     named = zip(checkpoint.key_columns, identity, strict=False)
     told = [pl.exclude("rate", *identity).cast(pl.String), *(pl.col(name).alias(own) for own, name in named)]
-    shown = rows.select(told).select(pl.struct(pl.all()).struct.json_encode().alias("raw"))
+    shown = rows.select_seq(told).select_seq(pl.struct(pl.all()).struct.json_encode().alias("raw"))
     unknown = {name: pl.lit(None) for name in REJECTIONS if name not in identity}
     reason = {"reason": pl.lit("no rate at as_of"), "field": pl.lit("currency"), "kept": pl.lit(value=False)}
     columns = {**unknown, **reason, "row_key": row_key(identity), "raw": shown["raw"]}
-    return rows.with_columns(**columns).select(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())
+    return rows.with_columns_seq(**columns).select_seq(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from connector.event import EFFECTS, SPORT
+from connector.event import EFFECTS, INSTANT, SPORT
 from connector.money import plain
 from connector.store import reported
 from connector.store.copying import copy_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     import psycopg
 
 #: What a page adds to one (player, currency), in the order of the staging table.
@@ -41,6 +43,8 @@ _SUMMED: Final = {
     "sport_bet_count": "sport_bets",
     "session_count": "sessions",
 }
+_CODES: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
+_TIMES: Final = tuple(name for name, kind in _ADDED.items() if kind == "timestamptz")
 _COUNTED: Final = ("deposits", "withdrawals", "bets", "sport_bets", "sessions")
 #: players column -> the latest of these, business time.
 _LATEST: Final = {
@@ -93,7 +97,7 @@ def add(
     copy_frame(
         connection,
         "pg_temp.stage_totals",
-        added.with_columns(pl.lit(0).alias(name) for name in _COUNTED) if base_only else added,
+        added.with_columns_seq(pl.lit(0).alias(name) for name in _COUNTED) if base_only else added,
     )
     if not base_only:
         connection.execute(_ADD_MONEY)
@@ -108,10 +112,12 @@ def _without_told(
     told = reported.told_of(connection, rows["player_id"])
     if told.is_empty():
         return added
-    late = rows.join(told.select("player_id", "as_of"), on="player_id").filter(pl.col("occurred_at") <= pl.col("as_of"))
+    late = rows.join(told.select_seq("player_id", "as_of"), on="player_id").filter(
+        pl.col("occurred_at") <= pl.col("as_of")
+    )
     if late.is_empty():
         return added
-    before = sums(late).with_columns(pl.lit(0).alias(name) for name in (_COUNTED if base_only else ()))
+    before = sums(late).with_columns_seq(pl.lit(0).alias(name) for name in (_COUNTED if base_only else ()))
     return pl.concat([added, reported.taken_back(connection, before, told)], how="diagonal_relaxed")
 
 
@@ -123,47 +129,80 @@ def sums(rows: pl.DataFrame, *, by: str = "player_id") -> pl.DataFrame:
     rollback takes it back. What has no currency yet is in no total but the times, what has no rate yet in no base
     total: see pending.
     """
-    real = pl.col("currency").is_not_null() & ~pl.col("play")
-    sign = pl.col("effect").sign().cast(pl.Int64)
-    native = pl.when(pl.col("effect") < 0).then(-pl.col("native")).otherwise(pl.col("native"))
-    stake = pl.when(pl.col("effect") < 0).then(-pl.col("native_stake")).otherwise(pl.col("native_stake")).fill_null(0)
-    base, base_stake = pl.col("amount_base") * sign, (pl.col("stake_base") * sign).fill_null(0)
-    deposited, withdrawn, wagered, won, session = (
-        pl.col("effect").abs() == code for code in range(1, len(EFFECTS) + 1)
-    )
-    bet, sport = wagered | pl.col("native_stake").is_not_null(), pl.col("name").is_in(SPORT)
-    rolled_back = pl.col("name").str.ends_with("_rolled_back")
-    seen, placed = pl.col("occurred_at"), bet & (pl.col("effect") > 0) & ~rolled_back
-    parts = {
-        "deposited": _where(deposited, native),
-        "withdrawn": _where(withdrawn, native),
-        "wagered": _where(wagered, native).fill_null(0) + stake,
-        "won": _where(won, native),
-        "deposit_count": _where(deposited, sign),
-        "withdrawal_count": _where(withdrawn, sign),
-        "bet_count": _where(bet, sign),
-        "deposited_base": _where(deposited, base),
-        "withdrawn_base": _where(withdrawn, base),
-        "wagered_base": _where(wagered, base).fill_null(0) + base_stake,
-        "won_base": _where(won, base),
-        "sport_wagered": _where(wagered & sport, base).fill_null(0) + _where(sport, base_stake).fill_null(0),
-        "sport_won": _where(won & sport, base),
-        "deposits": _where(deposited & real, sign),
-        "withdrawals": _where(withdrawn & real, sign),
-        "bets": _where(bet & real, sign),
-        "sport_bets": _where(bet & real & sport, sign),
-        "sessions": _where(session, sign),
+    codes, sport = set(rows["effect"].abs().unique()), not set(rows["name"].unique()).isdisjoint(SPORT)
+    staked = rows["native_stake"].null_count() < rows.height
+    each = rows.select_seq(by, "currency", first_at="occurred_at", last_at="occurred_at", **_facts(sport=sport))
+    parts = dict(_parts(codes, staked=staked, sport=sport))
+    each = each.select_seq(
+        by, "currency", "first_at", "last_at", **parts
+    )  # to filter in each group takes twice as long
+    latest = [name for name in ("last_at", *parts) if name in _TIMES]
+    summed = [name for name in parts if name not in _TIMES]
+    added = each.group_by(by, "currency").agg(pl.col(summed).sum(), pl.col("first_at").min(), pl.col(latest).max())
+    return added.select_seq(by, "currency", *(_told(name, added) for name in list(_ADDED)[2:]))
+
+
+def _facts(*, sport: bool) -> dict[str, pl.Expr]:
+    """Return what several sums ask of a row, each worked out once."""
+    effect, back = pl.col("effect"), pl.col("effect") < 0
+    sign, stake = effect.sign().cast(pl.Int64), pl.col("native_stake")
+    bet = (effect.abs() == _CODES["wagered"]) | stake.is_not_null()
+    return {
+        "code": effect.abs(),
+        "sign": sign,
+        "real": pl.col("currency").is_not_null() & ~pl.col("play"),
+        "native": pl.when(back).then(-pl.col("native")).otherwise(pl.col("native")),
+        "stake": pl.when(back).then(-stake).otherwise(stake).fill_null(0),
+        "base": pl.col("amount_base") * sign,
+        "base_stake": (pl.col("stake_base") * sign).fill_null(0),
+        "bet": bet,
+        "placed": bet & (effect > 0) & ~pl.col("name").str.ends_with("_rolled_back"),
+        "sport": pl.col("name").is_in(SPORT) if sport else pl.lit(value=False),
+        "seen": pl.col("occurred_at"),
     }
-    latest = {
-        "last_at": seen,
-        "casino_at": _where(placed & ~sport, seen),
-        "sport_at": _where(placed & sport, seen),
-        "deposit_at": _where(pl.col("effect") == 1, seen),
-    }
-    each = rows.select(by, "currency", first_at=seen, **parts, **latest)  # to filter in each group takes twice as long
-    added = each.group_by(by, "currency").agg(pl.col(*parts).sum(), pl.col("first_at").min(), pl.col(*latest).max())
-    texts = (plain(pl.col(name)) for name in ("deposited", "withdrawn", "wagered", "won"))
-    return added.with_columns(*texts).select(by, *list(_ADDED)[1:])
+
+
+def _parts(codes: Collection[int], *, staked: bool, sport: bool) -> Iterator[tuple[str, pl.Expr]]:
+    """Yield what a row adds to each total that a page with these effects can move: mostly those of one or two."""
+    native, base, sign, seen, real = (pl.col(name) for name in ("native", "base", "sign", "seen", "real"))
+    bet, placed, of_sport = pl.col("bet"), pl.col("placed"), pl.col("sport")
+    deposited, withdrawn, wagered, won, session = (pl.col("code") == code for code in _CODES.values())
+    if _CODES["deposited"] in codes:
+        yield "deposited", _where(deposited, native)
+        yield "deposited_base", _where(deposited, base)
+        yield "deposit_count", _where(deposited, sign)
+        yield "deposits", _where(deposited & real, sign)
+        yield "deposit_at", _where(deposited & (sign > 0), seen)
+    if _CODES["withdrawn"] in codes:
+        yield "withdrawn", _where(withdrawn, native)
+        yield "withdrawn_base", _where(withdrawn, base)
+        yield "withdrawal_count", _where(withdrawn, sign)
+        yield "withdrawals", _where(withdrawn & real, sign)
+    if _CODES["wagered"] in codes or staked:
+        yield "wagered", _where(wagered, native).fill_null(0) + pl.col("stake")
+        yield "wagered_base", _where(wagered, base).fill_null(0) + pl.col("base_stake")
+        yield "bet_count", _where(bet, sign)
+        yield "bets", _where(bet & real, sign)
+        yield "casino_at", _where(placed & ~of_sport, seen)
+    if _CODES["won"] in codes:
+        yield "won", _where(won, native)
+        yield "won_base", _where(won, base)
+    if sport:
+        yield "sport_wagered", _where(of_sport, _where(wagered, base).fill_null(0) + pl.col("base_stake"))
+        yield "sport_won", _where(won & of_sport, base)
+        yield "sport_bets", _where(bet & real & of_sport, sign)
+        yield "sport_at", _where(placed & of_sport, seen)
+    if _CODES["session"] in codes:
+        yield "sessions", _where(session, sign)
+
+
+def _told(name: str, added: pl.DataFrame) -> pl.Expr:
+    """Return a column of the staging table: native amounts as texts; nothing was added to what was not summed."""
+    native = _ADDED[name] == "numeric"
+    if name in added.columns:
+        return plain(pl.col(name)) if native else pl.col(name)
+    absent = pl.lit("0") if native else pl.lit(None, INSTANT) if name in _TIMES else pl.lit(0, pl.Int64)
+    return absent.alias(name)
 
 
 def _where(condition: pl.Expr, value: pl.Expr) -> pl.Expr:

@@ -29,7 +29,7 @@ def amounts(texts: pl.Series) -> pl.Series:
     parsed = texts.cast(AMOUNT, strict=False)
     if parsed.null_count() == texts.null_count():
         return parsed
-    return texts.to_frame("text").select(amount(pl.col("text")).alias(texts.name)).to_series()
+    return texts.to_frame("text").select_seq(amount(pl.col("text")).alias(texts.name)).to_series()
 
 
 def count(text: pl.Expr) -> pl.Expr:

@@ -14,7 +14,7 @@ import polars as pl
 from connector.money import plain
 from connector.streams import transactions, values
 from connector.streams.contract import IDENTITY, Amount, Binding, Column, Context, Contract
-from connector.words import each
+from connector.words import Words
 
 if TYPE_CHECKING:
     from connector.normalised import Normalised
@@ -42,9 +42,9 @@ _CATEGORY_SPELLINGS: Final = {
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise. `amount` is the row's own: the stake of a bet, the win of a win row."""
     typed = values.typed(page, binding)
-    category = each(typed["game_category"], _category).fill_null("other").alias("category")
+    category = _WORDS.each(typed["game_category"]).fill_null("other").alias("category")
     # Columns, not expressions: polars works an expression out anew wherever it stands, and these stand everywhere.
-    typed = typed.with_columns(category, kind=_kind(binding)).with_columns(
+    typed = typed.with_columns_seq(category, kind=_kind(binding)).with_columns_seq(
         is_bet=pl.col("kind").is_in(["bet", "rollback_bet"]), rolled_back=pl.col("kind").str.starts_with("rollback")
     )
     kind, is_bet, rolled_back = pl.col("kind"), pl.col("is_bet"), pl.col("rolled_back")
@@ -98,6 +98,9 @@ def _category(word: pl.Expr) -> pl.Expr:
     """Return UCRM's category of the operator's word."""
     lower = word.str.to_lowercase().replace(_CATEGORY_SPELLINGS)
     return pl.when(lower.is_in(_CATEGORIES)).then(lower).otherwise(pl.lit("other"))
+
+
+_WORDS: Final = Words(_category)
 
 
 def _properties(kind: pl.Expr, is_bet: pl.Expr, rolled_back: pl.Expr) -> dict[str, pl.Expr]:

@@ -33,7 +33,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         typed,
         binding,
         context,
-        checks=[*transactions.unusable("deposit_amount"), *values.unreadable("deposit_status", binding)],
+        checks=[*transactions.unusable("deposit_amount"), *values.unreadable("deposit_status", typed, binding)],
         event={
             "name": pl.when(reversed_).then(pl.lit("custom_deposit_reversed")).otherwise(pl.lit("deposit_confirmed")),
             "transaction_id": pl.coalesce("transaction_id", "row_key"),

@@ -17,13 +17,13 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
     typed = values.typed(page, binding)
     good, rejections = values.split(page, typed, binding.contract.columns, [])
     mode = pl.col("mode") if "mode" in good.columns else pl.lit(None)
-    asked = good.select(
+    asked = good.select_seq(
         brand_id="ext_brand_id",
         external_id="user_ext_id",
         mode=mode.str.to_lowercase().fill_null("delete"),
         requested_at="dt_update",
     )
-    erasures = asked.select(pl.col(name).cast(dtype) for name, dtype in ERASURES.items())
+    erasures = asked.select_seq(pl.col(name).cast(dtype) for name, dtype in ERASURES.items())
     return Normalised(erasures=erasures, rejections=rejections)
 
 

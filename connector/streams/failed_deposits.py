@@ -27,12 +27,13 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
     """See streams.contract.Normalise. A view without a status exposes attempts that have failed."""
     status = pl.col("status").fill_null("FAILED")
     pending = status == "PENDING"
+    typed = values.typed(page, binding)
     return transactions.normalised(
         page,
-        values.typed(page, binding),
+        typed,
         binding,
         context,
-        checks=[*transactions.unusable("deposit_amount"), *values.unreadable("status", binding)],
+        checks=[*transactions.unusable("deposit_amount"), *values.unreadable("status", typed, binding)],
         event={
             "name": pl.when(pending).then(pl.lit("deposit_initiated")).otherwise(pl.lit("deposit_failed")),
             "transaction_id": pl.coalesce("transaction_id", "row_key"),

@@ -15,9 +15,9 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
     """See streams.contract.Normalise. Rates of another base than the tenant's are left out where they are stored."""
     del context  # a rate has no history: it holds until the next one
     typed = values.typed(page, binding)
-    checks = [(pl.col("rate") <= 0, "not above zero", "rate"), *values.unreadable("base", binding)]
+    checks = [(pl.col("rate") <= 0, "not above zero", "rate"), *values.unreadable("base", typed, binding)]
     good, rejections = values.split(page, typed, binding.contract.columns, checks)
-    rates = good.select(pl.col(name).cast(dtype) for name, dtype in RATES.items())
+    rates = good.select_seq(pl.col(name).cast(dtype) for name, dtype in RATES.items())
     return Normalised(rates=rates, rejections=rejections)
 
 

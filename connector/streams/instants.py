@@ -10,10 +10,13 @@ import polars as pl
 from connector.event import INSTANT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     Way = Callable[[pl.Expr], pl.Expr]
 
+#: What the store's calendar and ours both have, in microseconds: the years 1 to 9999.
+_FIRST: Final = -62_135_596_800_000_000
+_LAST: Final = 253_402_300_799_999_999
 #: Nanoseconds would not fit, so epoch integers are told apart by their number of digits.
 _EPOCH_DIGITS: Final = ((10, 1_000_000), (13, 1_000), (16, 1))
 
@@ -24,12 +27,12 @@ def instants(texts: pl.Series) -> pl.Series:
     A column is written in one way as a rule: the way that reads its first text is tried first, all of them on the texts
     that it leaves. No text can be read in two, none is read otherwise for having been cleaned.
     """
-    parsed = _read(_way(texts.drop_nulls().head(1)), texts)
+    first = texts.first(ignore_nulls=True)
+    parsed = _read(_FREE[0] if first is None else _way(str(first)), texts)
     if parsed.null_count() > texts.null_count():
         left = (parsed.is_null() & texts.is_not_null()).arg_true()
         parsed = parsed.scatter(left, _read_in_turn(texts.gather(left)))
-    year = parsed.dt.year()
-    fits = year.is_between(1, 9999)
+    fits = parsed.to_physical().is_between(_FIRST, _LAST)
     if fits.all():
         return parsed.alias(texts.name)
     return pl.select(pl.when(fits).then(parsed)).to_series().alias(texts.name)
@@ -46,12 +49,15 @@ def _read_in_turn(texts: pl.Series) -> pl.Series:
     return parsed
 
 
-def _way(first: pl.Series) -> Way:
-    return next((way for way in _WAYS if not _read(way, first).null_count()), _WAYS[0])
+def _way(text: str) -> Way:
+    zone = "+00" if text.endswith("+00") else ""
+    if (fixed := _FIXED.get((len(text) - len(zone), zone))) is not None:
+        return fixed
+    return next((way for way in _FREE if not _read(way, pl.Series([text])).null_count()), _FREE[0])
 
 
 def _read(way: Way, texts: pl.Series) -> pl.Series:
-    return texts.to_frame("text").select(way(pl.col("text"))).to_series()
+    return texts.to_frame("text").select_seq(way(pl.col("text"))).to_series()
 
 
 def _fixed(text: pl.Expr, *, fraction: str, zone: str) -> pl.Expr:
@@ -85,7 +91,9 @@ def _epoch(text: pl.Expr) -> pl.Expr:
 
 
 _FREE: Final[Sequence[Way]] = (_zoned, _naive, _date, _epoch)
-_WAYS: Final[Sequence[Way]] = (
-    *(partial(_fixed, fraction=fraction, zone=zone) for zone in ("", "+00") for fraction in (".%6f", "", ".%3f")),
-    *_FREE,
-)
+#: By the number of characters before the zone, and the zone.
+_FIXED: Final[Mapping[tuple[int, str], Way]] = {
+    (digits, zone): partial(_fixed, fraction=fraction, zone=zone)
+    for zone in ("", "+00")
+    for digits, fraction in ((26, ".%6f"), (23, ".%3f"), (19, ""))
+}

@@ -19,8 +19,8 @@ def normalise(page: pl.DataFrame, binding: Binding, _context: Context, *, kind: 
     """See streams.contract.Normalise. A flag that can't be read costs the row: it may be about an exclusion."""
     typed = values.typed(page, binding)
     columns = binding.contract.columns_for(binding.mode)
-    good, rejections = values.split(page, typed, columns, values.unreadable("is_deleted", binding))
-    labels = good.select(
+    good, rejections = values.split(page, typed, columns, values.unreadable("is_deleted", typed, binding))
+    labels = good.select_seq(
         brand_id="ext_brand_id",
         external_id="user_ext_id",
         kind=pl.lit(kind),
@@ -28,7 +28,7 @@ def normalise(page: pl.DataFrame, binding: Binding, _context: Context, *, kind: 
         present=~pl.col("is_deleted").fill_null(value=False),
         updated_at="dt_update",
     )
-    typed_labels = labels.select(pl.col(name).cast(dtype) for name, dtype in LABELS.items())
+    typed_labels = labels.select_seq(pl.col(name).cast(dtype) for name, dtype in LABELS.items())
     return Normalised(labels=typed_labels, rejections=rejections)
 
 

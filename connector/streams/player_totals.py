@@ -30,17 +30,17 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
     """See streams.contract.Normalise. A row that tells a total unreadably is refused whole: it is about money."""
     del context  # a total has no history: the newest one holds
     typed = values.typed(page, binding)
-    checks = [*_unusable(binding), *values.unreadable("currency", binding)]
+    checks = [*_unusable(typed, binding), *values.unreadable("currency", typed, binding)]
     good, rejections = values.split(page, typed, binding.contract.columns, checks)
     named = {"brand_id": pl.col("ext_brand_id"), "external_id": pl.col("user_ext_id")}
     named |= {name: pl.col(column) for column, name in _TOTALS.items()}
-    told = good.with_columns(**named).select(pl.col(name).cast(dtype) for name, dtype in REPORTED.items())
+    told = good.with_columns_seq(**named).select_seq(pl.col(name).cast(dtype) for name, dtype in REPORTED.items())
     return Normalised(reported=told, rejections=rejections)
 
 
-def _unusable(binding: Binding) -> Iterator[tuple[pl.Expr, str, str]]:
+def _unusable(typed: pl.DataFrame, binding: Binding) -> Iterator[tuple[pl.Expr, str, str]]:
     for name in _TOTALS:
-        yield from values.unreadable(name, binding)
+        yield from values.unreadable(name, typed, binding)
         yield pl.col(name) < 0, "negative", name
         yield pl.col(name) >= AMOUNT_LIMIT, "too large to be true", name
     yield pl.all_horizontal(pl.col(name).is_null() for name in _TOTALS), "tells no total", ""

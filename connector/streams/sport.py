@@ -43,13 +43,13 @@ _IS_ROLLBACK: Final = Column("is_rollback", "flag", aliases=("sport_is_rollback"
 
 def placed(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise: `sport_bet_open`."""
-    back = _back()
+    typed, back = values.typed(page, binding), _back()
     return transactions.normalised(
         page,
-        values.typed(page, binding),
+        typed,
         binding,
         context,
-        checks=[*transactions.unusable("bet_amount"), *values.unreadable("is_rollback", binding)],
+        checks=[*transactions.unusable("bet_amount"), *values.unreadable("is_rollback", typed, binding)],
         event={
             "name": _unless(back, pl.lit("sport_bet_placed")),
             "transaction_id": pl.col("bet_id"),
@@ -72,7 +72,7 @@ def placed(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised
 
 def settled(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise: `sport_bet_settled`. `amount` is what the row adds to its total, or takes."""
-    status, back = pl.col("bet_status"), _back()
+    typed, status, back = values.typed(page, binding), pl.col("bet_status"), _back()
     void = status == "VOID"
     amount = (
         pl.when(void)
@@ -92,10 +92,10 @@ def settled(page: pl.DataFrame, binding: Binding, context: Context) -> Normalise
     )
     return transactions.normalised(
         page,
-        values.typed(page, binding),
+        typed,
         binding,
         context,
-        checks=_settlement_checks(binding),
+        checks=_settlement_checks(typed, binding),
         event={
             "name": _unless(back, name),
             "transaction_id": pl.col("bet_id"),
@@ -125,7 +125,7 @@ def _unless(back: pl.Expr, name: pl.Expr) -> pl.Expr:
     return pl.when(back).then(pl.lit("custom_sport_bet_rolled_back")).otherwise(name)
 
 
-def _settlement_checks(binding: Binding) -> list[tuple[pl.Expr, str, str]]:
+def _settlement_checks(typed: pl.DataFrame, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
     """A row needs the amount that its status counts; the others may be anything, they count nowhere."""
     status, missing = pl.col("bet_status"), "missing or not a number"
     needed = {
@@ -134,10 +134,10 @@ def _settlement_checks(binding: Binding) -> list[tuple[pl.Expr, str, str]]:
         "win_amount": status.is_in(_PAID) | ((status == "CASHOUT") & pl.col("cashout_amount").is_null()),
     }
     return [
-        *values.unreadable("is_rollback", binding),
+        *values.unreadable("is_rollback", typed, binding),
         *(
             (needed["cashout_amount"] & bad, reason, field)
-            for bad, reason, field in values.unreadable("cashout_amount", binding)
+            for bad, reason, field in values.unreadable("cashout_amount", typed, binding)
         ),
         *((needed[name] & pl.col(name).is_null(), missing, name) for name in ("bet_amount", "win_amount")),
         *(

@@ -35,9 +35,11 @@ def normalised(
     `event` holds expressions for the event columns that differ between streams (name, occurred_at, amount, ...),
     `named` those for the properties; the view's extra columns join the properties under their own names.
     """
-    frame = typed.with_columns(values.history(page, typed, binding, context).alias("history"))
+    frame = typed.with_columns_seq(values.history(page, typed, binding, context).alias("history"))
     columns_of_mode = binding.contract.columns_for(binding.mode)
-    good, rejections = values.split(page, frame, columns_of_mode, [*checks, *values.unreadable("currency", binding)])
+    good, rejections = values.split(
+        page, frame, columns_of_mode, [*checks, *values.unreadable("currency", frame, binding)]
+    )
     columns: dict[str, pl.Expr] = {
         "brand_id": pl.col("ext_brand_id"),
         "external_id": pl.col("user_ext_id"),
@@ -50,12 +52,12 @@ def normalised(
         **event,
     }
     shown = {**named, **{name: pl.col(f"extra:{name}") for name in binding.extra}}
-    built = good.select(
+    built = good.select_seq(
         *(columns[name].cast(dtype).alias(name) for name, dtype in EVENTS.items() if name in columns),
         *(expression.alias(f"p:{name}") for name, expression in shown.items()),
     )
-    encoded = packed(built.select(pl.col(f"p:{name}").alias(name) for name in shown))
-    events = built.hstack(encoded).select(*EVENTS)
+    encoded = packed(built.select_seq(pl.col(f"p:{name}").alias(name) for name in shown))
+    events = built.hstack(encoded).select_seq(*EVENTS)
     return Normalised(events=events, shape=tuple(shown), rejections=rejections)
 
 

@@ -32,16 +32,16 @@ _EXCLUDING: Final = ("tags", "groups", "cooling_off_until", "self_excluded_until
 
 def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normalised:
     """See streams.contract.Normalise. A user row never costs its status: an unknown one is kept raw, unmarketable."""
-    page = page.with_columns(pl.col(binding.columns["core_account_status"]).str.slice(0, _STATUS_CHARACTERS))
+    page = page.with_columns_seq(pl.col(binding.columns["core_account_status"]).str.slice(0, _STATUS_CHARACTERS))
     typed = values.typed(page, binding)
-    typed = typed.with_columns(
+    typed = typed.with_columns_seq(
         values.history(page, typed, binding, context).alias("history"), page[binding.cursor].alias("cursor")
     )
     columns = binding.contract.columns_for(binding.mode)
     good, rejections = values.split(page, typed, columns, [])
     phones, lost = _phones(good)
     wallets, unread = _wallets(good)
-    good = good.with_columns(phones, wallets)
+    good = good.with_columns_seq(phones, wallets)
     told = [rejections, *_refusals(page, good, {"user_phone": lost, "wallets": unread})]
     return Normalised(profiles=_profiles(good, binding, context), rejections=pl.concat(told))
 
@@ -54,8 +54,8 @@ def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.Data
         "unreadable_exclusion": pl.when(_unreadable(good)).then(pl.lit("true")),
         **{name: pl.col(f"extra:{name}") for name in binding.extra},
     }
-    encoded = properties(good.select(**traits)).alias("traits")
-    frame = good.with_columns(
+    encoded = properties(good.select_seq(**traits)).alias("traits")
+    frame = good.with_columns_seq(
         encoded,
         brand_id="ext_brand_id",
         external_id="user_ext_id",
@@ -83,8 +83,8 @@ def _profiles(good: pl.DataFrame, binding: Binding, context: Context) -> pl.Data
         source_updated_at="dt_update",
         **{name: _listed(name, good, binding) for name in ("tags", "groups")},
     )
-    frame = frame.with_columns(eligible=eligible(context.rules, unreadable=_unreadable(good)))
-    return frame.select(pl.col(name).cast(dtype) for name, dtype in PROFILES.items())
+    frame = frame.with_columns_seq(eligible=eligible(context.rules, unreadable=_unreadable(good)))
+    return frame.select_seq(pl.col(name).cast(dtype) for name, dtype in PROFILES.items())
 
 
 def _unreadable(good: pl.DataFrame) -> pl.Expr:
@@ -150,7 +150,7 @@ def _refusals(page: pl.DataFrame, good: pl.DataFrame, lost: Mapping[str, pl.Seri
     """Yield the rejections of values that were found to be none after the page was split."""
     for name, bad in lost.items():
         if bad.any():
-            marked = good.drop(selectors.starts_with("long:")).with_columns(bad.alias(f"bad:{name}"))
+            marked = good.drop(selectors.starts_with("long:")).with_columns_seq(bad.alias(f"bad:{name}"))
             yield values.split(page, marked, [_FOUND[name]], [])[1]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -19,7 +19,7 @@ from connector.money import plain
 from connector.streams import amounts as amounting
 from connector.streams.amounts import present
 from connector.streams.instants import instants
-from connector.words import each
+from connector.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,14 +61,14 @@ _GREATEST: Final = 2**63 - 1
 def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
     """Return the page's contract columns, typed, and `row_key`, `row`, `mark`, of a time cursor also `at`.
 
-    Beside them `bad:NAME`, where a text did not parse, `long:NAME` if one is too long to be looked at, `part:NAME`,
+    Beside them `bad:NAME`, if a text did not parse, `long:NAME`, if one is too long to be looked at, `part:NAME`,
     where an amount in subunits is not whole, and `scaleless`, where a row has amounts and nobody knows in what units.
     """
     columns = [column for column in binding.contract.columns_for(binding.mode) if column.name in binding.columns]
     texts = _texts(page, binding, columns)
     values = pl.DataFrame([_value(texts, column, binding) for column in columns])
-    told = [values, texts.select(name for name in texts.columns if name.startswith("long:"))]
-    told.append(pl.DataFrame([_bad(texts, values, column) for column in columns if column.kind not in {"text", "id"}]))
+    told = [values, texts.select_seq(name for name in texts.columns if name.startswith("long:"))]
+    told.append(texts.select_seq(_bad(texts, values, column) for column in columns if _unread(texts, values, column)))
     absent = [column for column in binding.contract.columns_for(binding.mode) if column.name not in binding.columns]
     beside = [
         *(pl.lit(None, dtype=_dtype(column)).alias(column.name) for column in absent),
@@ -78,15 +78,15 @@ def typed(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
     if binding.scales:
         names = [column.name for column in columns if column.kind == "amount"]
         parts = (amounting.in_parts(pl.col(name), _CODE, binding.scales).alias(f"part:{name}") for name in names)
-        told.append(texts.select(parts))
+        told.append(texts.select_seq(parts))
         beside.append(amounting.scaleless(binding).alias("scaleless"))
-    told.append(page.select(beside))
+    told.append(page.select_seq(beside))
     frame = pl.concat([part for part in told if part.width], how="horizontal").with_row_index("row")
     if binding.kind == "id":
-        return frame.with_columns(mark(page, binding))
+        return frame.with_columns_seq(mark(page, binding))
     same = next((name for name, view in binding.columns.items() if view == binding.cursor), None)
     at = frame[same] if same is not None and frame[same].dtype == INSTANT else instants(page[binding.cursor])
-    return frame.with_columns(at.alias("at")).with_columns(_nanoseconds("at").alias("mark"))
+    return frame.with_columns_seq(at.alias("at")).with_columns_seq(_nanoseconds("at").alias("mark"))
 
 
 def _texts(page: pl.DataFrame, binding: Binding, columns: Sequence[Column]) -> pl.DataFrame:
@@ -94,13 +94,16 @@ def _texts(page: pl.DataFrame, binding: Binding, columns: Sequence[Column]) -> p
 
     That one is null then. Columns, not expressions: what is parsed in several ways is looked at once.
     """
-    texts = page.select(pl.col(binding.columns[column.name]).alias(column.name) for column in columns)
+    texts = page.select_seq(pl.col(binding.columns[column.name]).alias(column.name) for column in columns)
     limits = {column.name: ID_BYTES if column.kind == "id" else TEXT_BYTES for column in columns}
-    sizes = texts.select(pl.all().str.len_bytes())
-    empty = [name for name in limits if (sizes[name] == 0).any()]
-    long = [name for name, limit in limits.items() if (sizes[name] > limit).any()]
-    texts = texts.with_columns(present(pl.col(name)) for name in empty)
-    return texts.with_columns(
+    sizes = texts.select_seq(pl.all().str.len_bytes())
+    least, most = (found.row(0, named=True) for found in (sizes.min(), sizes.max()))
+    empty = [name for name in limits if least[name] == 0]
+    long = [name for name, limit in limits.items() if (most[name] or 0) > limit]
+    if not (empty or long):  # as nearly always
+        return texts
+    texts = texts.with_columns_seq(present(pl.col(name)) for name in empty)
+    return texts.with_columns_seq(
         *((sizes[name] > limits[name]).fill_null(value=False).alias(f"long:{name}") for name in long),
         *(pl.when(sizes[name] <= limits[name]).then(pl.col(name)).alias(name) for name in long),
     )
@@ -109,18 +112,22 @@ def _texts(page: pl.DataFrame, binding: Binding, columns: Sequence[Column]) -> p
 def _value(texts: pl.DataFrame, column: Column, binding: Binding) -> pl.Series:
     if column.kind == "amount" and binding.scales:
         scaled = amounting.scaled(pl.col(column.name), _CODE, binding.scales)
-        return texts.select(scaled.alias(column.name)).to_series()
+        return texts.select_seq(scaled.alias(column.name)).to_series()
     return parse(texts[column.name], column, binding.values.get(column.name, {}))
 
 
-def _bad(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Series:
+def _unread(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> bool:
+    """Return whether a column may have a text that did not parse, or is too long to be tried: mostly none has."""
+    name = column.name
+    fewer = values[name].null_count() > texts[name].null_count()
+    return column.kind not in {"text", "id"} and (fewer or f"long:{name}" in texts.columns)
+
+
+def _bad(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Expr:
     """Return whether there is a text that did not parse, or is too long to be tried."""
     name = column.name
-    long = texts[f"long:{name}"] if f"long:{name}" in texts.columns else None
-    if values[name].null_count() == texts[name].null_count() and long is None:
-        return pl.repeat(value=False, n=texts.height, dtype=pl.Boolean, eager=True).alias(f"bad:{name}")
     unread = present(pl.col(name).str.strip_chars()).is_not_null() & pl.lit(values[name]).is_null()
-    return texts.select((unread if long is None else unread | pl.lit(long)).alias(f"bad:{name}")).to_series()
+    return (unread | pl.col(f"long:{name}") if f"long:{name}" in texts.columns else unread).alias(f"bad:{name}")
 
 
 def _key(binding: Binding) -> pl.Expr:
@@ -143,24 +150,33 @@ def parse(texts: pl.Series, column: Column, mapped: Mapping[str, str]) -> pl.Ser
     if column.kind in parsers:
         return parsers[column.kind](texts)
     if column.kind == "count":
-        return texts.to_frame("text").select(amounting.count(pl.col("text")).alias(texts.name)).to_series()
+        return texts.to_frame("text").select_seq(amounting.count(pl.col("text")).alias(texts.name)).to_series()
     if column.kind == "enum":
-        return each(texts, partial(_member, column=column, mapped=mapped))
-    words = {"currency": amounting.currency, "flag": flag}
-    return each(texts, words[column.kind]) if column.kind in words else texts
+        return _members(tuple(column.values.items()), tuple(mapped.items())).each(texts)
+    words = {"currency": _CURRENCIES, "flag": _FLAGS}
+    return words[column.kind].each(texts) if column.kind in words else texts
 
 
-def _member(word: pl.Expr, *, column: Column, mapped: Mapping[str, str]) -> pl.Expr:
+@lru_cache
+def _members(values: tuple[tuple[str, str], ...], mapped: tuple[tuple[str, str], ...]) -> Words:
+    return Words(partial(_member, values=dict(values), mapped=dict(mapped)))
+
+
+def _member(word: pl.Expr, *, values: Mapping[str, str], mapped: Mapping[str, str]) -> pl.Expr:
     upper = word.str.strip_chars().str.to_uppercase()
     own = {name.upper(): value.upper() for name, value in mapped.items()}
     upper = upper.replace(own) if own else upper
-    return upper.replace_strict(dict(column.values), default=None, return_dtype=pl.String) if column.values else upper
+    return upper.replace_strict(values, default=None, return_dtype=pl.String) if values else upper
 
 
 def flag(text: pl.Expr) -> pl.Expr:
     """Parse a boolean in the spellings that databases and people use."""
     lower = text.str.strip_chars().str.to_lowercase()
     return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False)
+
+
+_FLAGS: Final = Words(flag)
+_CURRENCIES: Final = Words(amounting.currency)
 
 
 def json_lists(texts: pl.Series) -> pl.Series:
@@ -185,9 +201,9 @@ def _items(text: str) -> list[str]:
     return [item for line in lines for part in line if (item := part.strip().strip('"'))]
 
 
-def unreadable(name: str, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
+def unreadable(name: str, typed: pl.DataFrame, binding: Binding) -> list[tuple[pl.Expr, str, str]]:
     """Return the check of an optional column whose unreadable value costs the row: it may be about money."""
-    if name not in binding.columns:
+    if f"bad:{name}" not in typed.columns:
         return []
     kind = next(column.kind for column in binding.contract.columns_for(binding.mode) if column.name == name)
     return [(pl.col(f"bad:{name}"), _INVALID[kind], name)]
@@ -198,9 +214,9 @@ def history(page: pl.DataFrame, typed: pl.DataFrame, binding: Binding, context: 
     if context.all_history or context.history_until is None:
         return pl.repeat(context.all_history, page.height, dtype=pl.Boolean, eager=True)
     if binding.kind == "id":
-        below = page.select(pl.col(binding.cursor).cast(pl.Int128, strict=False) <= context.history_until)
+        below = page.select_seq(pl.col(binding.cursor).cast(pl.Int128, strict=False) <= context.history_until)
     else:
-        below = typed.select(pl.col("at").dt.epoch("us") <= context.history_until // 1000)
+        below = typed.select_seq(pl.col("at").dt.epoch("us") <= context.history_until // 1000)
     return below.to_series().fill_null(value=True)
 
 
@@ -211,8 +227,8 @@ def mark(page: pl.DataFrame, binding: Binding) -> pl.Series:
     """
     if binding.kind == "id":
         number = pl.col(binding.cursor).cast(pl.Int128, strict=False)
-        return page.select(number.clip(-_GREATEST, _GREATEST).cast(pl.Int64).alias("mark")).to_series()
-    return instants(page[binding.cursor]).to_frame("at").select(_nanoseconds("at").alias("mark")).to_series()
+        return page.select_seq(number.clip(-_GREATEST, _GREATEST).cast(pl.Int64).alias("mark")).to_series()
+    return instants(page[binding.cursor]).to_frame("at").select_seq(_nanoseconds("at").alias("mark")).to_series()
 
 
 def _nanoseconds(name: str) -> pl.Expr:
@@ -226,7 +242,7 @@ def identified(page: pl.DataFrame, binding: Binding) -> pl.DataFrame:
     """
     brand = present(pl.col(binding.columns["ext_brand_id"]))
     named = {"brand_id": brand, "key": row_key(list(binding.key)), "mark": mark(page, binding)}
-    return page.select(**named, amount=plain(_amount(binding))).with_row_index("row")
+    return page.select_seq(**named, amount=plain(_amount(binding))).with_row_index("row")
 
 
 def identifying(binding: Binding) -> tuple[str, ...]:
@@ -289,7 +305,9 @@ def _judged(frame: pl.DataFrame, rules: Sequence[tuple[pl.Expr, str, str]]) -> t
         return frame, frame.clear()
     reasons = [pl.when(bad.fill_null(value=False)).then(pl.lit(reason)) for bad, reason, _ in rules]
     fields = [pl.when(bad.fill_null(value=False)).then(pl.lit(name)) for bad, _, name in rules]
-    judged = frame.with_columns(reason=pl.coalesce(reasons).cast(pl.String), field=pl.coalesce(fields).cast(pl.String))
+    judged = frame.with_columns_seq(
+        reason=pl.coalesce(reasons).cast(pl.String), field=pl.coalesce(fields).cast(pl.String)
+    )
     good = judged.filter(pl.col("reason").is_null()).drop("reason", "field")
     return good, judged.filter(pl.col("reason").is_not_null())
 
@@ -298,13 +316,17 @@ def _applying(frame: pl.DataFrame, rules: Sequence[tuple[pl.Expr, str, str]]) ->
     """Return the rules that some row breaks: mostly none, and so all are asked at once."""
     if not rules or frame.is_empty():
         return []
-    broken = frame.select(bad.fill_null(value=False).any().alias(str(n)) for n, (bad, _, _) in enumerate(rules)).row(0)
+    broken = frame.select_seq(
+        bad.fill_null(value=False).any().alias(str(n)) for n, (bad, _, _) in enumerate(rules)
+    ).row(0)
     return [rule for rule, told in zip(rules, broken, strict=True) if told]
 
 
 def refused(page: pl.DataFrame, binding: Binding, *, reason: str, field: str) -> pl.DataFrame:
     """Return a whole page as rejections."""
-    return _rejections(page, typed(page, binding).with_columns(reason=pl.lit(reason), field=pl.lit(field)), kept=False)
+    return _rejections(
+        page, typed(page, binding).with_columns_seq(reason=pl.lit(reason), field=pl.lit(field)), kept=False
+    )
 
 
 def _lost(good: pl.DataFrame, rules: Sequence[tuple[pl.Expr, str, str]]) -> Iterator[pl.DataFrame]:
@@ -314,7 +336,7 @@ def _lost(good: pl.DataFrame, rules: Sequence[tuple[pl.Expr, str, str]]) -> Iter
         rows = good.filter(bad & ~told.get(name, pl.lit(value=False)))
         told[name] = bad | told.get(name, pl.lit(value=False))
         if rows.height:
-            yield rows.with_columns(reason=pl.lit(reason), field=pl.lit(name))
+            yield rows.with_columns_seq(reason=pl.lit(reason), field=pl.lit(name))
 
 
 def _lenient(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, str]]:
@@ -337,17 +359,17 @@ def _required(column: Column, frame: pl.DataFrame) -> list[tuple[pl.Expr, str, s
 def _rejections(page: pl.DataFrame, rows: pl.DataFrame, *, kept: bool) -> pl.DataFrame:
     if rows.is_empty():
         return pl.DataFrame(schema=REJECTIONS)
-    shown = page[rows["row"]].select(_shown(pl.col(name)).alias(name) for name in page.columns)
-    raw = shown.select(pl.struct(pl.all()).struct.json_encode().alias("raw"))
+    shown = page[rows["row"]].select_seq(_shown(pl.col(name)).alias(name) for name in page.columns)
+    raw = shown.select_seq(pl.struct(pl.all()).struct.json_encode().alias("raw"))
     transaction = next((name for name in ("transaction_id", "bet_id", "bonus_id") if name in rows.columns), None)
-    return rows.with_columns(
+    return rows.with_columns_seq(
         raw["raw"],
         row_key=pl.col("row_key").map_elements(_short, return_dtype=pl.String, skip_nulls=True),
         transaction_id=pl.coalesce(transaction, "row_key") if transaction else pl.lit(None),
         brand_id="ext_brand_id" if "ext_brand_id" in rows.columns else pl.lit(None),
         external_id="user_ext_id" if "user_ext_id" in rows.columns else pl.lit(None),
         kept=pl.lit(kept),
-    ).select(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())
+    ).select_seq(pl.col(name).cast(dtype) for name, dtype in REJECTIONS.items())
 
 
 def _short(key: str) -> str:

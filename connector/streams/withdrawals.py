@@ -36,7 +36,7 @@ def normalise(page: pl.DataFrame, binding: Binding, context: Context) -> Normali
         context,
         checks=[
             *transactions.unusable("withdrawal_amount"),
-            *values.unreadable("withdrawal_status", binding),
+            *values.unreadable("withdrawal_status", typed, binding),
         ],
         event={
             "name": status.replace_strict(EVENT_OF, return_dtype=pl.String),

@@ -10,7 +10,9 @@ import psycopg
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from connector.event import AMOUNT
 from connector.store.copying import array, copy_frame
+from connector.words import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,8 @@ _ROW: Final = st.tuples(
     st.none() | st.datetimes(_FIRST, _LAST, timezones=st.just(UTC)),
     st.none() | st.datetimes(_FIRST, _LAST, timezones=st.just(UTC)),
     st.none() | st.integers(-(2**63), 2**63 - 1),
+    st.none() | st.booleans(),
+    st.none() | st.decimals(-(10**13), 10**13, places=18),
 )
 _SCHEMA: Final = {
     "a": pl.String,
@@ -31,6 +35,8 @@ _SCHEMA: Final = {
     "at": pl.Datetime("us", "UTC"),
     "till": pl.Datetime("us", "UTC"),
     "n": pl.Int64,
+    "told": pl.Boolean,
+    "amount": AMOUNT,
 }
 
 
@@ -38,19 +44,23 @@ _SCHEMA: Final = {
 def scratch(postgres: Any) -> Iterator[psycopg.Connection[Any]]:
     """Give a session with a table of its own."""
     with psycopg.connect(postgres.create("copying"), options="-c timezone=America/New_York") as connection:
-        connection.execute("create temporary table target (a text, b text, at timestamptz, till timestamptz, n bigint)")
+        connection.execute(
+            "create temporary table target"
+            " (a text, b text, at timestamptz, till timestamptz, n bigint, told boolean, amount numeric)"
+        )
         yield connection
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(_ROW, max_size=5))
-def test_every_text_and_every_instant_arrives_as_it_was(
-    scratch: psycopg.Connection[Any], rows: list[tuple[object, ...]]
+@given(rows=st.lists(_ROW, max_size=5), times=st.sampled_from([1, FEW]))
+def test_every_value_arrives_as_it_was(
+    scratch: psycopg.Connection[Any], rows: list[tuple[object, ...]], times: int
 ) -> None:
-    """Separators, quotes, line ends, empty texts and the first and last years go through COPY unharmed."""
+    """Separators, quotes, line ends, empty texts and the first and last years go through COPY, of few rows and many."""
     scratch.execute("truncate target")
-    copy_frame(scratch, "target (a, b, at, till, n)", pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
-    assert scratch.execute("select a, b, at, till, n from target order by ctid").fetchall() == rows
+    frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    copy_frame(scratch, "target (a, b, at, till, n, told, amount)", pl.concat([frame] * times))
+    assert scratch.execute("select * from target order by ctid").fetchall() == rows * times
 
 
 @settings(max_examples=60, deadline=None)

@@ -335,6 +335,22 @@ def test_the_fast_path_and_staging_give_the_same_store(writer: Writer, look: Loo
     assert len(views[0]["fx_pending"]) == 2
 
 
+def test_a_page_reads_its_own_players_whatever_the_store_held_before(writer: Writer, look: Look) -> None:
+    """A plan made for an empty store is kept until autovacuum comes by: meanwhile no page may read all other players."""
+    for number in range(12):  # the driver prepares what it has seen five times, the server keeps a plan after five more
+        writer.events(deposit(str(number)), fresh=True)
+    look(
+        "insert into crm.players (tenant, brand_id, external_id, is_stub)"
+        " select tenant, brand_id, n::text, false from crm.players, generate_series(1000, 5999) n returning 1"
+    )
+    read = "select seq_tup_read + idx_tup_fetch as n from pg_stat_user_tables where relname = 'players'"
+    writer.connection.execute("select pg_stat_force_next_flush()")
+    before = look(read)[0]["n"]
+    writer.events(deposit("100", "3000"), deposit("101", "4000"), fresh=True)
+    writer.connection.execute("select pg_stat_force_next_flush()")
+    assert 0 < look(read)[0]["n"] - before < 50
+
+
 def test_what_changes_between_a_draft_and_its_transaction_counts(writer: Writer, look: Look, frames: Frames) -> None:
     """A draft knows no player: who is erased, or has got a currency, when it is written is so in the store."""
     texts = {"properties": '{"note":"Ana"}'}
