@@ -179,14 +179,14 @@ def packed(texts: pl.DataFrame) -> pl.DataFrame:
     filled = [pl.col(column.name).fill_null("") if column.null_count() else pl.col(column.name) for column in columns]
     joined = texts.select_seq(pl.concat_str(filled, separator=_BETWEEN).alias("packed")).to_series()
     odd = joined.str.count_matches(_BETWEEN, literal=True) != len(columns) - 1  # a value has one of its own
-    for column in columns:
-        if (empty := column == "").any():
-            odd |= empty.fill_null(value=False)
-    told = joined.str.strip_chars_end(_BETWEEN)
+    for column, least in zip(columns, texts.select_seq(pl.all().str.len_bytes().min()).row(0), strict=True):
+        if least == 0:
+            odd |= (column == "").fill_null(value=False)
+    told = joined.str.strip_chars_end(_BETWEEN).to_frame()
     if not odd.any():  # as nearly always
-        return pl.select(pl.lit(None, dtype=pl.String).alias("properties"), told)
+        return told.select_seq(pl.lit(None, dtype=pl.String).alias("properties"), "packed")
     whole = properties(texts)
-    return pl.select(pl.when(odd).then(whole).alias("properties"), pl.when(~odd).then(told).alias("packed"))
+    return told.select_seq(pl.when(odd).then(whole).alias("properties"), pl.when(~odd).then("packed").alias("packed"))
 
 
 def named(shape: Sequence[str] | None, properties: Mapping[str, str] | None, packed: str | None) -> Mapping[str, str]:

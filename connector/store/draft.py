@@ -47,9 +47,8 @@ def draft(brought: Normalised, rates: Rates) -> Draft | None:
     if events.is_empty():
         return None
     accounts = events.select_seq(ACCOUNT).unique(maintain_order=True)
-    rows = events.join(
-        accounts.with_row_index("account"), on=ACCOUNT, how="left", maintain_order="left"
-    ).with_columns_seq(
+    placed = events.join(accounts.with_row_index("account"), on=ACCOUNT, how="left", maintain_order="left")
+    rows = placed.with_columns_seq(
         *rates.words.each(events["currency"]).struct.unnest(),
         _NAME_IDS.each(events["name"]).alias("name_id"),
         _CODES.each(events["effect"]).fill_null(0) * events["sign"].fill_null(1),
@@ -60,7 +59,7 @@ def draft(brought: Normalised, rates: Rates) -> Draft | None:
         amount=plain(pl.col("amount")),
         stake=plain(pl.col("stake")),
     )
-    rows = rows.drop(*ACCOUNT, "sign").with_columns_seq(pl.col("play").fill_null(value=False))
+    rows = rows.select_seq(pl.exclude(*ACCOUNT, "sign", "play"), pl.col("play").fill_null(value=False))
     unknown = pl.col("native").is_not_null() & pl.col("rate").is_null() & ~pl.col("play")
     if rows.select_seq(unknown.any()).item():
         return Draft(accounts, rows.drop("rate", "fx_rate_locked", "play"), shape, None)

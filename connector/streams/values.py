@@ -97,7 +97,7 @@ def _texts(page: pl.DataFrame, binding: Binding, columns: Sequence[Column]) -> p
     texts = page.select_seq(pl.col(binding.columns[column.name]).alias(column.name) for column in columns)
     limits = {column.name: ID_BYTES if column.kind == "id" else TEXT_BYTES for column in columns}
     sizes = texts.select_seq(pl.all().str.len_bytes())
-    least, most = (found.row(0, named=True) for found in (sizes.min(), sizes.max()))
+    least, most = (sizes.select_seq(end).row(0, named=True) for end in (pl.all().min(), pl.all().max()))
     empty = [name for name in limits if least[name] == 0]
     long = [name for name, limit in limits.items() if (most[name] or 0) > limit]
     if not (empty or long):  # as nearly always
