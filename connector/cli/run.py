@@ -29,8 +29,9 @@ class Level(StrEnum):
 
 
 #: So many objects more than before may be garbage. A step of a lane makes thousands that are not, and to look through
-#: them each time that there are 700 costs it another tenth.
-_GARBAGE = 50_000
+#: them at each 700 costs time; but an answer of the API and its request, with all that was sent, are a ring of objects,
+#: which must not wait for long.
+_GARBAGE = 5_000
 
 
 def run(
