@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from connector.store.draft import Draft
     from connector.store.lease import Lease
 
-#: A page's rows are found by key. A plan that was made while a table was small, or not analysed yet, would read it from
-#: end to end for each page, until autovacuum has come by.
+#: What a page's events touch is found by key. A plan that was made while a table was small, or not analysed yet, would
+#: read it from end to end for each page, until autovacuum has come by.
 _BY_KEY: Final = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off"
 #: Serialization failures and deadlocks repeat the whole page at once; anything else is the caller's decision.
 _ATTEMPTS: Final = 3
@@ -110,7 +110,6 @@ def _write(
 ) -> Committed:
     checkpoint, brought, changed_players = batch.checkpoint, batch.brought, 0
     ordered(connection)
-    connection.execute(_BY_KEY)
     if batch.followed:
         connection.execute("set local synchronous_commit = off")
     if batch.advance is None:
@@ -147,6 +146,7 @@ def _write(
 
 def _write_events(connection: psycopg.Connection[Any], batch: Batch, drafted: Draft, rates: Rates) -> tuple[int, int]:
     point = batch.checkpoint
+    connection.execute(_BY_KEY)
     stream = ledger.StreamKey(point.tenant, point.source, point.stream, point.generation)
     known = players.accounts(connection, point.tenant, drafted.accounts)
     fresh = batch.fresh and not batch.brought.profiles.height
