@@ -334,7 +334,7 @@ def _profile(
 
 
 def _sent(item: Item) -> Sent:
-    return Sent(item.player_id, item.digest, item.names, item.fewer, item.unsubscribed)
+    return Sent(item.player_id, item.digest, item.names, item.unsubscribed)
 
 
 def _event(row: due.Due, tenant: str, names: due.Names) -> StoredEvent:

@@ -28,9 +28,9 @@ class Words:
         if len(texts) > FEW:
             words = texts.drop_nulls().unique()
             return self._meant(words).gather(texts.cast(pl.Enum(words)).to_physical()).alias(texts.name)
-        told, known = texts.to_list(), self._known
+        told = texts.to_list()
+        known: dict[str | None, Any] = self._known if len(self._known) < _KNOWN else {None: None}
         if unknown := [word for word in dict.fromkeys(told) if word not in known]:
-            known = known if len(known) < _KNOWN else {None: None}
             known |= zip(unknown, self._meant(pl.Series(unknown, dtype=pl.String)), strict=True)
             self._known = known
         return pl.Series(texts.name, [known[word] for word in told], dtype=self._dtype)

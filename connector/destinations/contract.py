@@ -70,8 +70,6 @@ class Item(NamedTuple):
     seq: int | None = None
     digest: bytes | None = None
     names: frozenset[str] = frozenset()
-    #: Names that went before are taken back.
-    fewer: bool = False
     unsubscribed: bool = False
     #: The person's id, and the manual segments that it is added to and taken out of once the profile is accepted.
     person: str = ""

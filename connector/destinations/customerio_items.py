@@ -92,7 +92,6 @@ def identify(
         name="identify",
         digest=digest,
         names=names | manual,
-        fewer=bool(removed or gone),
         unsubscribed=profile.excluded or kept,
         person=person,
         joins=_numbers(manual),
@@ -108,8 +107,7 @@ def suppress(profile: Profile, brand: Brand | None) -> Item:
     """Return what deletes a person, and blocks its identifiers from then on."""
     identifiers = {"id": customer_id(profile.brand_id, profile.external_id, brand)}
     body = _dump({"type": "person", "action": "suppress", "identifiers": identifiers}).encode()
-    digest = hashlib.sha256(body).digest()
-    return Item("profile", profile.player_id, body, name="suppress", digest=digest, fewer=True)
+    return Item("profile", profile.player_id, body, name="suppress", digest=hashlib.sha256(body).digest())
 
 
 def event(stored: StoredEvent, brand: Brand | None, name: str) -> Item:

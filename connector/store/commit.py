@@ -33,6 +33,7 @@ from connector.store import (
 )
 from connector.store.database import classify, first_line, ordered
 from connector.store.draft import draft
+from connector.words import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,12 @@ if TYPE_CHECKING:
 
 #: What a page's events touch is found by key. A plan that was made while a table was small, or not analysed yet, would
 #: read it from end to end for each page, until autovacuum has come by.
-_BY_KEY: Final = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off"
+_BY_KEY: Final = """
+    set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off;
+    set local jit = off
+"""
+#: ... but a page of many rows is worth plans of its own.
+_PLANNED: Final = "set local plan_cache_mode = force_custom_plan"
 #: Serialization failures and deadlocks repeat the whole page at once; anything else is the caller's decision.
 _ATTEMPTS: Final = 3
 
@@ -112,6 +118,8 @@ def _write(
     ordered(connection)
     if batch.followed:
         connection.execute("set local synchronous_commit = off")
+    if max(brought.events.height, brought.profiles.height) > FEW:
+        connection.execute(_PLANNED)
     if batch.advance is None:
         checkpoints.assert_current(connection, checkpoint)
     if brought.profiles.height:

@@ -37,12 +37,9 @@ def copy_frame(connection: psycopg.Connection[Any], target: LiteralString, frame
     Null and the empty text are kept apart; its times are in UTC.
     """
     if frame.height <= FEW:  # compiled code takes a millisecond, however few they are
-        lines = [
-            "\t".join([_NULL if value is None else str(value).translate(_FIELD) for value in row])
-            for row in frame.rows()
-        ]
+        lines = [_line(row) for row in frame.rows()]
         with connection.cursor() as cursor, cursor.copy(f"copy {target} from stdin") as copy:
-            copy.write("\n".join(lines))
+            copy.write("".join(lines))
         return
     instants = selectors.datetime(time_zone="*")
     texts = frame.with_columns_seq(instants.dt.replace_time_zone(None).dt.strftime(_INSTANT))
@@ -54,3 +51,7 @@ def copy_frame(connection: psycopg.Connection[Any], target: LiteralString, frame
             buffer = BytesIO()
             part.write_csv(buffer, include_header=False, separator="\t", quote_style="never", null_value=_NULL)
             copy.write(buffer.getbuffer())
+
+
+def _line(row: tuple[Any, ...]) -> str:
+    return "\t".join([_NULL if value is None else str(value).translate(_FIELD) for value in row]) + "\n"

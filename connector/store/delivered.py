@@ -15,14 +15,11 @@ _PROFILES: Final = """
     json_to_recordset(%s) as p(player_id bigint, hash bytea, names text[], unsubscribed boolean) order by player_id
 """
 _ACCEPT_PROFILES: Final = f"""
-    insert into crm.delivered_profiles (tenant, destination, player_id, hash, {{names}} unsubscribed_by_us)
-    select %s, %s, player_id, hash, {{names}} unsubscribed from {_PROFILES}
-    on conflict (tenant, destination, player_id) do update set hash = excluded.hash, {{renamed}}
+    insert into crm.delivered_profiles (tenant, destination, player_id, hash, names, unsubscribed_by_us)
+    select %s, %s, player_id, hash, names, unsubscribed from {_PROFILES}
+    on conflict (tenant, destination, player_id) do update set hash = excluded.hash, names = excluded.names,
         unsubscribed_by_us = excluded.unsubscribed_by_us, sent_at = now()
 """
-#: What went is noted before it goes: names are written again only where some were taken back.
-_ACCEPT_SAME: Final = _ACCEPT_PROFILES.format(names="", renamed="")
-_ACCEPT_FEWER: Final = _ACCEPT_PROFILES.format(names="names,", renamed="names = excluded.names,")
 #: Said before it is sent: should nobody learn what became of it, the API may hold these names, and be unsubscribed.
 _INTEND_PROFILES: Final = f"""
     insert into crm.delivered_profiles as d (tenant, destination, player_id, names, unsubscribed_by_us)
@@ -44,22 +41,19 @@ class Sent(NamedTuple):
     player_id: int
     digest: bytes | None
     names: frozenset[str]
-    #: It has taken names back, which the destination held before.
-    fewer: bool
     unsubscribed: bool
 
 
 def intend(connection: psycopg.Connection[Any], tenant: str, destination: str, profiles: Sequence[Sent]) -> None:
     """Note what is about to be sent of players for the first time. Idempotent."""
     if profiles:
-        connection.execute(_INTEND_PROFILES, (tenant, destination, _records(profiles, named=True)))
+        connection.execute(_INTEND_PROFILES, (tenant, destination, _records(profiles)))
 
 
 def accept(connection: psycopg.Connection[Any], tenant: str, destination: str, profiles: Sequence[Sent]) -> None:
-    """Note what was accepted of profiles that went before or were intended, inside the caller's transaction."""
-    for statement, fewer in ((_ACCEPT_SAME, False), (_ACCEPT_FEWER, True)):
-        if found := [profile for profile in profiles if profile.fewer is fewer]:
-            connection.execute(statement, (tenant, destination, _records(found, named=fewer)))
+    """Note what was accepted, inside the caller's transaction."""
+    if profiles:
+        connection.execute(_ACCEPT_PROFILES, (tenant, destination, _records(profiles)))
 
 
 def distrust(connection: psycopg.Connection[Any], tenant: str, destination: str, player_ids: Sequence[int]) -> None:
@@ -68,7 +62,7 @@ def distrust(connection: psycopg.Connection[Any], tenant: str, destination: str,
         connection.execute(_DISTRUST, (tenant, destination, list(player_ids)))
 
 
-def _records(profiles: Sequence[Sent], *, named: bool) -> Json:
+def _records(profiles: Sequence[Sent]) -> Json:
     """Return profiles as one parameter: 120 names of each as arrays would cost more than all else about them.
 
     A player who changed for two reasons stands there twice, with the same content.
@@ -79,7 +73,7 @@ def _records(profiles: Sequence[Sent], *, named: bool) -> Json:
             {
                 "player_id": profile.player_id,
                 "hash": None if profile.digest is None else f"\\x{profile.digest.hex()}",
-                "names": sorted(profile.names) if named else None,
+                "names": sorted(profile.names),
                 "unsubscribed": profile.unsubscribed,
             }
             for profile in last.values()

@@ -101,7 +101,7 @@ def add(
     )
     if not base_only:
         connection.execute(_ADD_MONEY)
-    connection.execute(_ADD_BASE)
+    connection.execute(_ADD_BASE, prepare=False)  # it has no parameters: a plan would be kept, whatever the page's size
     connection.execute("delete from pg_temp.stage_totals")
 
 

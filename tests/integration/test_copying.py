@@ -63,6 +63,13 @@ def test_every_value_arrives_as_it_was(
     assert scratch.execute("select * from target order by ctid").fetchall() == rows * times
 
 
+def test_an_empty_text_alone_in_the_last_row_is_a_row(scratch: psycopg.Connection[Any]) -> None:
+    """Nothing but the end of its line tells of it."""
+    scratch.execute("truncate target")
+    copy_frame(scratch, "target (a)", pl.DataFrame({"a": ["x", ""]}))
+    assert scratch.execute("select a from target order by ctid").fetchall() == [("x",), ("",)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(st.none() | st.just("NULL") | _TEXT))
 def test_every_text_arrives_in_an_array(scratch: psycopg.Connection[Any], texts: list[str | None]) -> None:

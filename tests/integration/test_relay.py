@@ -552,6 +552,29 @@ def test_an_exclusion_is_told_again_after_a_batch_in_flight(
     assert attributes(emulator, "3")["self_excluded"] == "true"
 
 
+def test_what_an_exclusion_took_back_stays_away_behind_a_batch_in_flight(
+    feed_of: Callable[..., Feed], writer: Writer, emulator: serve.Running
+) -> None:
+    """The slower identify brings back a phone that has gone: it is not forgotten that the API has it again."""
+    feed = feed_of(lanes=1)
+    reached = {"external_id": "0", "phone": "+4915112345678"}
+    writer.profiles(reached)
+    feed.drain()
+    writer.profiles({**reached, "first_name": "Kim"})
+
+    def exclude(_: Sequence[Item]) -> None:
+        feed.act = nothing
+        writer.profiles({"external_id": "0", "first_name": "Kim", **EXCLUDED})
+        feed.exclusions.run_once()
+        assert "phone" not in attributes(emulator, "0")
+
+    feed.act = exclude
+    feed.drain()
+    feed.drain()  # the lane's next look
+    assert "phone" not in attributes(emulator, "0")
+    assert attributes(emulator, "0")["self_excluded"] == "true"
+
+
 def test_lifting_an_exclusion_takes_our_unsubscription_back(
     feed: Feed, writer: Writer, emulator: serve.Running
 ) -> None:

@@ -49,6 +49,13 @@ def test_no_function_is_long(module: Path) -> None:
     assert {name: size for name, size in sizes.items() if size > MOST_FUNCTION_LINES} == {}
 
 
+@pytest.mark.parametrize("module", MODULES, ids=_id)
+def test_a_frame_works_out_its_expressions_in_turn(module: Path) -> None:
+    """To hand a small page to the one thread of polars (`connector/__init__.py`), and wait, costs more than the work."""
+    handed_over = re.findall(r"(?<!\bpl)(?<!\bsa)\.(?:select|with_columns)\(", module.read_text())
+    assert handed_over == [], "use select_seq and with_columns_seq"
+
+
 def test_names_say_something() -> None:
     parts = {part for module in MODULES for part in module.relative_to(ROOT).with_suffix("").parts}
     assert parts & EMPTY_NAMES == set()
