@@ -57,6 +57,8 @@ REJECTIONS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 
 #: What a total counts when an event carries this effect.
 EFFECTS: Final = ("deposited", "withdrawn", "wagered", "won", "session")
+#: Their numbers in the store's narrow rows; negative, where an event takes back.
+EFFECT_CODES: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
 
 #: Ids of names in the store's narrow rows: append only, never renumber.
 NAMES: Final = (

@@ -33,7 +33,6 @@ from connector.store import (
 )
 from connector.store.database import classify, first_line, ordered
 from connector.store.draft import draft
-from connector.words import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +49,8 @@ _BY_KEY: Final = """
     set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off;
     set local jit = off
 """
-#: ... but a page of many rows is worth plans of its own.
+#: ... but a page of more rows than this is worth plans of its own.
+_MANY: Final = 500
 _PLANNED: Final = "set local plan_cache_mode = force_custom_plan"
 #: Serialization failures and deadlocks repeat the whole page at once; anything else is the caller's decision.
 _ATTEMPTS: Final = 3
@@ -118,7 +118,7 @@ def _write(
     ordered(connection)
     if batch.followed:
         connection.execute("set local synchronous_commit = off")
-    if max(brought.events.height, brought.profiles.height) > FEW:
+    if max(brought.events.height, brought.profiles.height) > _MANY:
         connection.execute(_PLANNED)
     if batch.advance is None:
         checkpoints.assert_current(connection, checkpoint)

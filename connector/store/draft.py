@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from connector.event import ACCOUNT, EFFECTS, NAMES
+from connector.event import ACCOUNT, EFFECT_CODES, NAMES
 from connector.money import plain, valued
 from connector.store import totals
 from connector.words import Words
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from connector.money import Rates
     from connector.normalised import Normalised
 
-_EFFECTS: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
 _NAMES: Final = {name: index for index, name in enumerate(NAMES, start=1)}
 
 
@@ -68,4 +67,4 @@ def draft(brought: Normalised, rates: Rates) -> Draft | None:
 
 
 _NAME_IDS: Final = Words(lambda name: name.replace_strict(_NAMES, return_dtype=pl.Int16))
-_CODES: Final = Words(lambda effect: effect.replace_strict(_EFFECTS, return_dtype=pl.Int16))
+_CODES: Final = Words(lambda effect: effect.replace_strict(EFFECT_CODES, return_dtype=pl.Int16))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from connector.event import EFFECTS, INSTANT, SPORT
+from connector.event import EFFECT_CODES, INSTANT, SPORT
 from connector.money import plain
 from connector.store import reported
 from connector.store.copying import copy_frame
@@ -43,7 +43,6 @@ _SUMMED: Final = {
     "sport_bet_count": "sport_bets",
     "session_count": "sessions",
 }
-_CODES: Final = {name: code for code, name in enumerate(EFFECTS, start=1)}
 _TIMES: Final = tuple(name for name, kind in _ADDED.items() if kind == "timestamptz")
 _COUNTED: Final = ("deposits", "withdrawals", "bets", "sport_bets", "sessions")
 #: players column -> the latest of these, business time.
@@ -133,9 +132,8 @@ def sums(rows: pl.DataFrame, *, by: str = "player_id") -> pl.DataFrame:
     staked = rows["native_stake"].null_count() < rows.height
     each = rows.select_seq(by, "currency", first_at="occurred_at", last_at="occurred_at", **_facts(sport=sport))
     parts = dict(_parts(codes, staked=staked, sport=sport))
-    each = each.select_seq(
-        by, "currency", "first_at", "last_at", **parts
-    )  # to filter in each group takes twice as long
+    # Worked out for each row first: to filter in each group takes twice as long.
+    each = each.select_seq(by, "currency", "first_at", "last_at", **parts)
     latest = [name for name in ("last_at", *parts) if name in _TIMES]
     summed = [name for name in parts if name not in _TIMES]
     added = each.group_by(by, "currency").agg(pl.col(summed).sum(), pl.col("first_at").min(), pl.col(latest).max())
@@ -146,7 +144,7 @@ def _facts(*, sport: bool) -> dict[str, pl.Expr]:
     """Return what several sums ask of a row, each worked out once."""
     effect, back = pl.col("effect"), pl.col("effect") < 0
     sign, stake = effect.sign().cast(pl.Int64), pl.col("native_stake")
-    bet = (effect.abs() == _CODES["wagered"]) | stake.is_not_null()
+    bet = (effect.abs() == EFFECT_CODES["wagered"]) | stake.is_not_null()
     return {
         "code": effect.abs(),
         "sign": sign,
@@ -166,25 +164,25 @@ def _parts(codes: Collection[int], *, staked: bool, sport: bool) -> Iterator[tup
     """Yield what a row adds to each total that a page with these effects can move: mostly those of one or two."""
     native, base, sign, seen, real = (pl.col(name) for name in ("native", "base", "sign", "seen", "real"))
     bet, placed, of_sport = pl.col("bet"), pl.col("placed"), pl.col("sport")
-    deposited, withdrawn, wagered, won, session = (pl.col("code") == code for code in _CODES.values())
-    if _CODES["deposited"] in codes:
+    deposited, withdrawn, wagered, won, session = (pl.col("code") == code for code in EFFECT_CODES.values())
+    if EFFECT_CODES["deposited"] in codes:
         yield "deposited", _where(deposited, native)
         yield "deposited_base", _where(deposited, base)
         yield "deposit_count", _where(deposited, sign)
         yield "deposits", _where(deposited & real, sign)
         yield "deposit_at", _where(deposited & (sign > 0), seen)
-    if _CODES["withdrawn"] in codes:
+    if EFFECT_CODES["withdrawn"] in codes:
         yield "withdrawn", _where(withdrawn, native)
         yield "withdrawn_base", _where(withdrawn, base)
         yield "withdrawal_count", _where(withdrawn, sign)
         yield "withdrawals", _where(withdrawn & real, sign)
-    if _CODES["wagered"] in codes or staked:
+    if EFFECT_CODES["wagered"] in codes or staked:
         yield "wagered", _where(wagered, native).fill_null(0) + pl.col("stake")
         yield "wagered_base", _where(wagered, base).fill_null(0) + pl.col("base_stake")
         yield "bet_count", _where(bet, sign)
         yield "bets", _where(bet & real, sign)
         yield "casino_at", _where(placed & ~of_sport, seen)
-    if _CODES["won"] in codes:
+    if EFFECT_CODES["won"] in codes:
         yield "won", _where(won, native)
         yield "won_base", _where(won, base)
     if sport:
@@ -192,7 +190,7 @@ def _parts(codes: Collection[int], *, staked: bool, sport: bool) -> Iterator[tup
         yield "sport_won", _where(won & of_sport, base)
         yield "sport_bets", _where(bet & real & of_sport, sign)
         yield "sport_at", _where(placed & of_sport, seen)
-    if _CODES["session"] in codes:
+    if EFFECT_CODES["session"] in codes:
         yield "sessions", _where(session, sign)
 
 

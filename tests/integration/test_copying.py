@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from connector.event import AMOUNT
-from connector.store.copying import array, copy_frame
-from connector.words import FEW
+from connector.store.copying import _FEW, array, copy_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +51,7 @@ def scratch(postgres: Any) -> Iterator[psycopg.Connection[Any]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(_ROW, max_size=5), times=st.sampled_from([1, FEW]))
+@given(rows=st.lists(_ROW, max_size=5), times=st.sampled_from([1, _FEW + 1]))
 def test_every_value_arrives_as_it_was(
     scratch: psycopg.Connection[Any], rows: list[tuple[object, ...]], times: int
 ) -> None:
