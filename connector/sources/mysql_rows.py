@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: What one look at the socket may bring: each lets other threads run, and waits until they let go again.
 _BUFFER: Final = 1 << 20
-#: Length in three bytes, number in the fourth.
-_HEADER: Final = struct.Struct("<I")
+#: A packet's length in three bytes, its number in the fourth.
+_HEADER: Final = struct.Struct("<HBB")
 #: A packet that begins with one of these is the end of the rows, an error, or has a value of 16 MB.
 _NO_PLAIN_ROW: Final = 0xFE
 #: What a value's first byte says: NULL, or the number of bytes after it that hold its length; else it is the length.
@@ -67,27 +67,31 @@ def read(cursor: RowCursor, *, columns: int, bytes_limit: int) -> tuple[list[byt
 
 
 def _take(driver: Any, rows: list[bytes], *, columns: int, bytes_limit: int) -> int:
-    """Add the rows that have arrived in full, and return how many bytes their values have."""
+    """Add the rows that have arrived in full, and return how many bytes their values have.
+
+    The driver is left what is no plain row, and what does not bear the number that it should.
+    """
     try:
         arrived = driver._rfile.peek()  # noqa: SLF001
     except OSError:  # the driver meets it again, and knows what to do
         return 0
-    at = size = 0
-    number, end = driver._next_seq_id, len(arrived)  # noqa: SLF001
-    header_of, add, last = _HEADER.unpack_from, rows.append, len(arrived) - 5  # local names: each row needs them
-    while size <= bytes_limit and at <= last:
-        (header,) = header_of(arrived, at)
-        start = at + 4
-        stop = start + (header & 0xFFFFFF)
-        if stop > end or header >> 24 != number or arrived[start] >= _NO_PLAIN_ROW:
+    known, number = len(rows), driver._next_seq_id  # noqa: SLF001
+    at, start, last = 0, 0, min(bytes_limit, len(arrived) - 5)  # a header, which has 4 bytes, and one more
+    header_of, add = _HEADER.unpack_from, rows.append  # local names: each row needs them
+    while at <= last:
+        low, high, told = header_of(arrived, at)
+        if told != number:
             break
-        add(arrived[start:stop])
-        size += stop - start - columns
         number = number + 1 & 0xFF
-        at = stop
+        start = at + 4
+        at = start + low + (high << 16)
+        add(arrived[start:at])
+    if at > len(arrived) or (at and arrived[start] >= _NO_PLAIN_ROW):  # nothing comes after the end or an error
+        rows.pop()
+        at, number = start - 4, number - 1 & 0xFF
     driver._rfile.read(at)  # noqa: SLF001
     driver._next_seq_id = number  # noqa: SLF001
-    return size
+    return at - (len(rows) - known) * (4 + columns)
 
 
 def columns_of(rows: Sequence[bytes], types: Mapping[str, str]) -> pl.DataFrame:

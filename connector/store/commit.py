@@ -6,6 +6,7 @@ totals, rejections, the checkpoint, and last the lease, which a frozen process h
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +36,7 @@ from connector.store.database import classify, first_line, ordered
 from connector.store.draft import draft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from connector.contacts import Keys
     from connector.money import Rates
@@ -49,9 +50,9 @@ _BY_KEY: Final = """
     set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off;
     set local jit = off
 """
-#: ... but a page of more rows than this is worth plans of its own.
+#: ... but a page of more rows than this is worth plans of its own: the driver prepares nothing then. The server's own
+#: setting for it would also plan anew what functions and foreign keys ask, for each row of the page.
 _MANY: Final = 500
-_PLANNED: Final = "set local plan_cache_mode = force_custom_plan"
 #: Serialization failures and deadlocks repeat the whole page at once; anything else is the caller's decision.
 _ATTEMPTS: Final = 3
 
@@ -99,7 +100,7 @@ def commit(
     """
     for attempt in range(_ATTEMPTS):
         try:
-            with connection.transaction():
+            with _planned(connection, batch.brought), connection.transaction():
                 return _write(connection, batch, rates, lease, keys)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
             if attempt == _ATTEMPTS - 1:
@@ -111,6 +112,18 @@ def commit(
     raise AssertionError
 
 
+@contextmanager
+def _planned(connection: psycopg.Connection[Any], brought: Normalised) -> Iterator[None]:
+    """Keep the plans of small pages for small pages."""
+    threshold = connection.prepare_threshold
+    if max(brought.events.height, brought.profiles.height) > _MANY:
+        connection.prepare_threshold = None
+    try:
+        yield
+    finally:
+        connection.prepare_threshold = threshold
+
+
 def _write(
     connection: psycopg.Connection[Any], batch: Batch, rates: Rates, lease: Lease, keys: Keys | None
 ) -> Committed:
@@ -118,8 +131,6 @@ def _write(
     ordered(connection)
     if batch.followed:
         connection.execute("set local synchronous_commit = off")
-    if max(brought.events.height, brought.profiles.height) > _MANY:
-        connection.execute(_PLANNED)
     if batch.advance is None:
         checkpoints.assert_current(connection, checkpoint)
     if brought.profiles.height:

@@ -351,6 +351,17 @@ def test_a_page_reads_its_own_players_whatever_the_store_held_before(writer: Wri
     assert 0 < look(read)[0]["n"] - before < 50
 
 
+def test_only_plans_of_small_pages_are_kept(writer: Writer) -> None:
+    """What is best for thousands of rows would be kept for three, and the other way round."""
+    kept = "select count(*) from pg_prepared_statements"
+    for number in range(6):
+        writer.events(*(deposit(f"{number}-{row}") for row in range(600)), fresh=True)
+    assert writer.connection.execute(kept).fetchone() == (0,)
+    for number in range(6):
+        writer.events(deposit(str(number)), fresh=True)
+    assert writer.connection.execute(kept).fetchone() > (0,)
+
+
 def test_what_changes_between_a_draft_and_its_transaction_counts(writer: Writer, look: Look, frames: Frames) -> None:
     """A draft knows no player: who is erased, or has got a currency, when it is written is so in the store."""
     texts = {"properties": '{"note":"Ana"}'}
