@@ -6,7 +6,6 @@ totals, rejections, the checkpoint, and last the lease, which a frozen process h
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,11 +31,11 @@ from connector.store import (
     reported,
     totals,
 )
-from connector.store.database import classify, first_line, ordered
+from connector.store.database import classify, first_line, ordered, preparing
 from connector.store.draft import draft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from connector.contacts import Keys
     from connector.money import Rates
@@ -51,7 +50,7 @@ _BY_KEY: Final = """
     set local jit = off
 """
 #: ... but a page of more rows than this is worth plans of its own: the driver prepares nothing then. The server's own
-#: setting for it would also plan anew what functions and foreign keys ask, for each row of the page.
+#: setting for it would also plan anew what functions and foreign keys ask, for each player that the page touches.
 _MANY: Final = 500
 #: Serialization failures and deadlocks repeat the whole page at once; anything else is the caller's decision.
 _ATTEMPTS: Final = 3
@@ -100,7 +99,7 @@ def commit(
     """
     for attempt in range(_ATTEMPTS):
         try:
-            with _planned(connection, batch.brought), connection.transaction():
+            with preparing(connection, after=_kept(connection, batch.brought)), connection.transaction():
                 return _write(connection, batch, rates, lease, keys)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
             if attempt == _ATTEMPTS - 1:
@@ -112,16 +111,9 @@ def commit(
     raise AssertionError
 
 
-@contextmanager
-def _planned(connection: psycopg.Connection[Any], brought: Normalised) -> Iterator[None]:
-    """Keep the plans of small pages for small pages."""
-    threshold = connection.prepare_threshold
-    if max(brought.events.height, brought.profiles.height) > _MANY:
-        connection.prepare_threshold = None
-    try:
-        yield
-    finally:
-        connection.prepare_threshold = threshold
+def _kept(connection: psycopg.Connection[Any], brought: Normalised) -> int | None:
+    """Return after how often the plan of a statement is kept: plans of small pages are for small pages."""
+    return None if max(brought.events.height, brought.profiles.height) > _MANY else connection.prepare_threshold
 
 
 def _write(

@@ -209,6 +209,20 @@ def ordered(connection: psycopg.Connection[Any]) -> None:
     connection.execute("select pg_advisory_xact_lock(hashtextextended('crm', 0))")
 
 
+@contextmanager
+def preparing(connection: psycopg.Connection[Any], *, after: int | None) -> Iterator[None]:
+    """Let the driver prepare, and so keep the plan of, a statement that it has met `after` times before; None: of none.
+
+    What it has prepared already is used again afterwards.
+    """
+    before = connection.prepare_threshold
+    connection.prepare_threshold = after
+    try:
+        yield
+    finally:
+        connection.prepare_threshold = before
+
+
 def classify(error: BaseException) -> Exception:
     """Return what a caller should do about a failed store operation."""
     reason = first_line(error)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 from psycopg.rows import dict_row
 
 from connector import contacts
+from connector.store.database import preparing
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -54,7 +55,7 @@ def insert(
         at = columns.index("raw")
         shown = [contacts.hidden(row[at], keys.columns, keep=checkpoint.key_columns) for row in rows]
         rows = [(*row[:at], raw, *row[at + 1 :]) for row, raw in zip(rows, shown, strict=True)]
-    with connection.cursor() as cursor:
+    with preparing(connection, after=0), connection.cursor() as cursor:  # it writes one row, whatever the page has
         cursor.executemany(_INSERT, [(*where, *row) for row in rows])
 
 

@@ -100,7 +100,8 @@ def add(
     )
     if not base_only:
         connection.execute(_ADD_MONEY)
-    connection.execute(_ADD_BASE, prepare=False)  # it has no parameters: a plan would be kept, whatever the page's size
+    # `pending` asks it too, for any number of rows, and that must not be done by the plan of a small page.
+    connection.execute(_ADD_BASE, prepare=False)
     connection.execute("delete from pg_temp.stage_totals")
 
 

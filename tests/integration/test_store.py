@@ -351,15 +351,29 @@ def test_a_page_reads_its_own_players_whatever_the_store_held_before(writer: Wri
     assert 0 < look(read)[0]["n"] - before < 50
 
 
-def test_only_plans_of_small_pages_are_kept(writer: Writer) -> None:
-    """What is best for thousands of rows would be kept for three, and the other way round."""
-    kept = "select count(*) from pg_prepared_statements"
-    for number in range(6):
-        writer.events(*(deposit(f"{number}-{row}") for row in range(600)), fresh=True)
-    assert writer.connection.execute(kept).fetchone() == (0,)
+def test_plans_of_small_pages_are_for_small_pages(writer: Writer, frames: Frames) -> None:
+    """What is best for thousands of rows would be kept for three, and the other way round; a rejection is one row."""
+
+    def told(what: str) -> list[tuple[Any, ...]]:
+        query = f"select {what} from pg_prepared_statements where statement not like '%crm.quarantine%'"
+        return writer.connection.execute(query.encode(), prepare=False).fetchall()
+
+    def large(page: int) -> None:
+        refused = frames.rejections(*({"row_key": f"{page}-{row}"} for row in range(3)))
+        brought = Normalised(frames.events(*(deposit(f"{page}-{row}") for row in range(600))), rejections=refused)
+        writer.commit(Batch(writer.checkpoint, brought, fresh=True, rows=603))
+
+    for page in range(6):
+        large(page)
+    assert told("statement") == []
     for number in range(6):
         writer.events(deposit(str(number)), fresh=True)
-    assert writer.connection.execute(kept).fetchone() > (0,)
+    kept = told("sum(generic_plans + custom_plans)")
+    assert kept > [(0,)]
+    large(6)
+    assert told("sum(generic_plans + custom_plans)") == kept
+    rejected = "select generic_plans + custom_plans from pg_prepared_statements where statement like '%crm.quarantine%'"
+    assert writer.connection.execute(rejected).fetchall() == [(21,)]
 
 
 def test_what_changes_between_a_draft_and_its_transaction_counts(writer: Writer, look: Look, frames: Frames) -> None:

@@ -61,15 +61,16 @@ def sent(packets: list[bytes], first: int) -> bytes:
     )
 
 
-packets_of_rows = st.lists(st.binary(min_size=1, max_size=300).filter(lambda row: row[0] < 0xFE), max_size=40)
+packets_of_rows = st.lists(st.binary(min_size=3, max_size=300).filter(lambda row: row[0] < 0xFE), max_size=40)
 
 
 @settings(max_examples=300, deadline=None)
-@given(packets_of_rows, st.integers(0, 255), st.integers(1, 4000), st.integers(0, 3000))
-def test_rows_are_read_up_to_the_end_or_the_limit(rows: list[bytes], first: int, look: int, limit: int) -> None:
+@given(packets_of_rows, st.integers(1, 3), st.integers(0, 255), st.integers(1, 4000), st.integers(0, 3000))
+def test_rows_are_read_up_to_the_end_or_the_limit(
+    rows: list[bytes], columns: int, first: int, look: int, limit: int
+) -> None:
     """However much a look brings: what the server says last is the driver's, and what lies beyond stays where it is."""
     driver = Driver(sent([*rows, b"\xfe\0\0\2\0"], first), look=look, number=first)
-    columns = 1
     sizes = [sum(len(row) - columns for row in rows[: count + 1]) for count in range(len(rows))]
     wanted = next((count + 1 for count, size in enumerate(sizes) if size > limit), len(rows))
 
