@@ -69,29 +69,30 @@ def read(cursor: RowCursor, *, columns: int, bytes_limit: int) -> tuple[list[byt
 def _take(driver: Any, rows: list[bytes], *, columns: int, bytes_limit: int) -> int:
     """Add the rows that have arrived in full, and return how many bytes their values have.
 
-    The driver is left what is no plain row, and what does not bear the number that it should.
+    The driver is left what is no plain row, and what does not bear the number that it should. Only the last packet of a
+    look is judged: a server sends nothing after the end or an error, and a packet of 16 MB never fits into a look.
     """
     try:
         arrived = driver._rfile.peek()  # noqa: SLF001
     except OSError:  # the driver meets it again, and knows what to do
         return 0
     known, number = len(rows), driver._next_seq_id  # noqa: SLF001
-    at, start, last = 0, 0, min(bytes_limit, len(arrived) - 5)  # a header, which has 4 bytes, and one more
-    header_of, add = _HEADER.unpack_from, rows.append  # local names: each row needs them
+    header_of, header, add = _HEADER.unpack_from, _HEADER.size, rows.append  # local names: each row needs them
+    at, start, last = 0, 0, min(bytes_limit, len(arrived) - header - 1)
     while at <= last:
         low, high, told = header_of(arrived, at)
         if told != number:
             break
         number = number + 1 & 0xFF
-        start = at + 4
+        start = at + header
         at = start + low + (high << 16)
         add(arrived[start:at])
-    if at > len(arrived) or (at and arrived[start] >= _NO_PLAIN_ROW):  # nothing comes after the end or an error
+    if at > len(arrived) or (at and arrived[start] >= _NO_PLAIN_ROW):
         rows.pop()
-        at, number = start - 4, number - 1 & 0xFF
+        at, number = start - header, number - 1 & 0xFF
     driver._rfile.read(at)  # noqa: SLF001
     driver._next_seq_id = number  # noqa: SLF001
-    return at - (len(rows) - known) * (4 + columns)
+    return at - (len(rows) - known) * (header + columns)
 
 
 def columns_of(rows: Sequence[bytes], types: Mapping[str, str]) -> pl.DataFrame:

@@ -99,7 +99,7 @@ def commit(
     """
     for attempt in range(_ATTEMPTS):
         try:
-            with preparing(connection, after=_kept(connection, batch.brought)), connection.transaction():
+            with preparing(connection, after=_prepared_after(connection, batch.brought)), connection.transaction():
                 return _write(connection, batch, rates, lease, keys)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
             if attempt == _ATTEMPTS - 1:
@@ -111,8 +111,8 @@ def commit(
     raise AssertionError
 
 
-def _kept(connection: psycopg.Connection[Any], brought: Normalised) -> int | None:
-    """Return after how often the plan of a statement is kept: plans of small pages are for small pages."""
+def _prepared_after(connection: psycopg.Connection[Any], brought: Normalised) -> int | None:
+    """Return how often a statement of this page is met before it is prepared; None: it never is (see _MANY)."""
     return None if max(brought.events.height, brought.profiles.height) > _MANY else connection.prepare_threshold
 
 
